@@ -1,0 +1,294 @@
+package event
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// Decoder decodes events strictly: I-JSON (RFC 7493), names matched exactly,
+// unknown members refused. It reuses its memory from one event to the next, so
+// it is not for concurrent use; an Event's Payload aliases the body given.
+type Decoder struct {
+	limits Limits
+	json   *jsontext.Decoder
+	src    bytes.Buffer
+	faults []Fault
+}
+
+// NewDecoder returns a decoder that accepts events within limits.
+func NewDecoder(limits Limits) *Decoder {
+	return &Decoder{limits: limits, json: jsontext.NewDecoder(bytes.NewReader(nil))}
+}
+
+// Decode reads the one event that body holds. now is what MaxAhead and MaxAge
+// are measured from; the zero time leaves both unchecked.
+//
+// It returns either an event or at least one fault, never both. Every fault of
+// a well-formed event is reported; text that is not JSON yields the first.
+func (d *Decoder) Decode(body []byte, now time.Time) (Event, []Fault) {
+	d.faults = nil
+	if f, ok := d.unreadable(body); ok {
+		return Event{}, []Fault{f}
+	}
+	d.src = *bytes.NewBuffer(body)
+	d.json.Reset(&d.src)
+	if k := d.json.PeekKind(); k != '{' {
+		if k != 0 {
+			d.fault("", "is "+kindName(k), "one JSON object")
+			return Event{}, d.faults
+		}
+		return Event{}, []Fault{d.syntax(d.json.SkipValue())}
+	}
+	e, err := d.object(now)
+	if err == nil {
+		_, err = d.json.ReadToken()
+		if err == nil {
+			d.fault("", "holds more than one JSON value", "one JSON object; several events go to the batch endpoint")
+		} else if errors.Is(err, io.EOF) {
+			err = nil
+		}
+	}
+	if err != nil {
+		return Event{}, []Fault{d.syntax(err)}
+	}
+	if len(d.faults) > 0 {
+		return Event{}, d.faults
+	}
+	return e, nil
+}
+
+// unreadable finds what is wrong with the text as a whole, before it is parsed.
+func (d *Decoder) unreadable(body []byte) (Fault, bool) {
+	switch {
+	case len(bytes.TrimLeft(body, " \t\r\n")) == 0:
+		return Fault{Detail: "is empty", Allowed: "one JSON object"}, true
+	case bytes.HasPrefix(body, []byte("\xef\xbb\xbf")):
+		return Fault{Detail: "begins with a byte order mark", Allowed: "UTF-8 without one (RFC 8259, section 8.1)"}, true
+	}
+	if at := deeperThan(body, d.limits.Depth); at >= 0 {
+		return Fault{
+			Detail:  "is nested too deeply at byte " + strconv.Itoa(at),
+			Allowed: strconv.Itoa(d.limits.Depth) + " levels at most",
+		}, true
+	}
+	return Fault{}, false
+}
+
+func (d *Decoder) fault(pointer, detail, allowed string) {
+	d.faults = append(d.faults, Fault{Pointer: pointer, Detail: detail, Allowed: allowed})
+}
+
+var members = []string{MemberSource, MemberEventType, MemberActorID, MemberOccurredAt, MemberPayload, MemberClientEventID}
+
+// object reads the members of the event. An error means that the text is not
+// I-JSON; faults of single members are gathered in d.faults.
+func (d *Decoder) object(now time.Time) (Event, error) {
+	var e Event
+	if _, err := d.json.ReadToken(); err != nil {
+		return e, err
+	}
+	var seen struct{ source, eventType, actorID, occurredAt bool }
+	for d.json.PeekKind() == '"' {
+		raw, err := d.json.ReadValue()
+		if err != nil {
+			return e, err
+		}
+		name := unquote(raw)
+		value, err := d.json.ReadValue()
+		if err != nil {
+			return e, err
+		}
+		switch name {
+		case MemberSource:
+			seen.source = true
+			e.Source = d.field(name, value)
+		case MemberEventType:
+			seen.eventType = true
+			e.EventType = d.field(name, value)
+		case MemberActorID:
+			seen.actorID = true
+			e.ActorID = d.field(name, value)
+		case MemberClientEventID:
+			e.ClientEventID = d.field(name, value)
+		case MemberOccurredAt:
+			seen.occurredAt = true
+			e.OccurredAt = d.time(value, now)
+		case MemberPayload:
+			if k := value.Kind(); k != '{' {
+				d.fault("/payload", "is "+kindName(k), "a JSON object; left out it is {}")
+			}
+			e.Payload = value
+		default:
+			d.unknown(name)
+		}
+	}
+	if _, err := d.json.ReadToken(); err != nil { // the closing brace
+		return e, err
+	}
+	d.require(seen.source, MemberSource, "a string")
+	d.require(seen.eventType, MemberEventType, "a string")
+	d.require(seen.actorID, MemberActorID, "a string")
+	d.require(seen.occurredAt, MemberOccurredAt, timeAllowed)
+	if e.Payload == nil {
+		e.Payload = []byte("{}")
+	}
+	return e, nil
+}
+
+func (d *Decoder) require(seen bool, name, allowed string) {
+	if !seen {
+		d.fault("/"+name, "is missing", allowed)
+	}
+}
+
+// maxUnknown bounds how many unknown members are named, so that a hostile body
+// of a million names is not answered with a million faults.
+const maxUnknown = 20
+
+func (d *Decoder) unknown(name string) {
+	if len(d.faults) >= maxUnknown {
+		return
+	}
+	allowed := strings.Join(members, ", ")
+	if near := Nearest(name, members); near != "" {
+		allowed = "did you mean " + near + "?"
+	}
+	d.fault(escapePointer(name), "is not a member of an event", allowed)
+}
+
+func (d *Decoder) field(name string, value jsontext.Value) string {
+	if k := value.Kind(); k != '"' {
+		d.fault("/"+name, "is "+kindName(k), "a string")
+		return ""
+	}
+	s := unquote(value)
+	switch {
+	case s == "":
+		d.fault("/"+name, "is empty", "1 to "+strconv.Itoa(d.limits.FieldBytes)+" bytes")
+	case len(s) > d.limits.FieldBytes:
+		d.fault("/"+name, "has "+strconv.Itoa(len(s))+" bytes", "1 to "+strconv.Itoa(d.limits.FieldBytes)+" bytes")
+	case strings.IndexByte(s, 0) >= 0:
+		d.fault("/"+name, "contains NUL", "any text without U+0000")
+	}
+	return s
+}
+
+const timeAllowed = "an RFC 3339 date-time with a zone, as in 2026-01-02T03:04:05.678Z"
+
+func (d *Decoder) time(value jsontext.Value, now time.Time) time.Time {
+	if k := value.Kind(); k != '"' {
+		d.fault("/occurred_at", "is "+kindName(k), timeAllowed)
+		return time.Time{}
+	}
+	s := unquote(value)
+	t, msg := ParseTime(s)
+	if msg != "" {
+		d.fault("/occurred_at", strconv.Quote(clip(s))+" "+msg, timeAllowed)
+		return t
+	}
+	switch {
+	case t.Before(Earliest) || t.After(Latest):
+		d.fault("/occurred_at", "cannot be stored", Earliest.Format(time.RFC3339)+" to "+Latest.Format(time.RFC3339))
+	case now.IsZero():
+	case d.limits.MaxAhead > 0 && t.Sub(now) > d.limits.MaxAhead:
+		d.fault("/occurred_at", "lies in the future", "at most "+d.limits.MaxAhead.String()+" after "+now.UTC().Format(time.RFC3339))
+	case d.limits.MaxAge > 0 && now.Sub(t) > d.limits.MaxAge:
+		d.fault("/occurred_at", "is older than what is kept", "at most "+d.limits.MaxAge.String()+" before "+now.UTC().Format(time.RFC3339))
+	}
+	return t
+}
+
+// syntax words an error of the JSON decoder.
+func (d *Decoder) syntax(err error) Fault {
+	var syn *jsontext.SyntacticError
+	if !errors.As(err, &syn) {
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return Fault{Detail: "ends too early", Allowed: "one complete JSON object"}
+		}
+		return Fault{Detail: "is not valid JSON: " + err.Error()}
+	}
+	pointer := string(syn.JSONPointer)
+	if len(pointer) > 256 {
+		pointer = strings.ToValidUTF8(pointer[:256], "") + "…"
+	}
+	at := fmt.Sprintf(" at byte %d", syn.ByteOffset)
+	switch {
+	case errors.Is(syn.Err, jsontext.ErrDuplicateName):
+		return Fault{Pointer: pointer, Detail: "is a repeated name" + at, Allowed: "each name once in an object (RFC 7493, section 2.3)"}
+	case errors.Is(syn.Err, io.ErrUnexpectedEOF):
+		return Fault{Pointer: pointer, Detail: "ends too early" + at, Allowed: "one complete JSON object"}
+	}
+	return Fault{
+		Pointer: pointer,
+		Detail:  "is not valid JSON" + at + ": " + syn.Err.Error(),
+		Allowed: "I-JSON (RFC 7493): UTF-8, no comments, no lone surrogates",
+	}
+}
+
+func kindName(k jsontext.Kind) string {
+	switch k {
+	case 'n':
+		return "null"
+	case 't', 'f':
+		return "a boolean"
+	case '0':
+		return "a number"
+	case '"':
+		return "a string"
+	case '[':
+		return "an array"
+	case '{':
+		return "an object"
+	}
+	return "no JSON value"
+}
+
+// unquote returns the string that a valid JSON string literal stands for.
+func unquote(raw jsontext.Value) string {
+	if inner := raw[1 : len(raw)-1]; bytes.IndexByte(inner, '\\') < 0 {
+		return string(inner)
+	}
+	s, err := jsontext.AppendUnquote(nil, raw)
+	if err != nil || !utf8.Valid(s) {
+		return strings.ToValidUTF8(string(s), "\uFFFD") // the decoder has refused such text
+	}
+	return string(s)
+}
+
+// deeperThan returns the offset of the first bracket that opens a level deeper
+// than most, or -1. It looks only at brackets and strings: whether the text is
+// JSON at all is the decoder's business, which without this would recurse to
+// its own, much greater bound.
+func deeperThan(text []byte, most int) int {
+	if bytes.Count(text, []byte("{"))+bytes.Count(text, []byte("[")) <= most {
+		return -1
+	}
+	depth, quoted := 0, false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case quoted:
+			if c == '\\' {
+				i++
+			} else if c == '"' {
+				quoted = false
+			}
+		case c == '"':
+			quoted = true
+		case c == '{' || c == '[':
+			if depth++; depth > most {
+				return i
+			}
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return -1
+}

@@ -1,0 +1,74 @@
+package event
+
+import (
+	"time"
+)
+
+// AppendTime appends t in its canonical form: UTC, nine fractional digits, as
+// in 2026-01-02T03:04:05.000000000Z.
+func AppendTime(dst []byte, t time.Time) []byte {
+	return t.UTC().AppendFormat(dst, "2006-01-02T15:04:05.000000000Z")
+}
+
+// ParseTime reads an RFC 3339 date-time with a zone and at most nine
+// fractional digits and returns it in UTC. When s is not one, msg says why.
+//
+// It is stricter than time.Parse, which takes a comma before the fraction and
+// silently drops digits after the ninth. A leap second (":60") is refused: no
+// column could hold it.
+func ParseTime(s string) (t time.Time, msg string) {
+	const shape = "dddd-dd-ddTdd:dd:dd"
+	if len(s) < len(shape) {
+		return time.Time{}, "is not a date and time"
+	}
+	for i := range len(shape) {
+		c, want := s[i], shape[i]
+		if want == 'd' && (c < '0' || c > '9') || want != 'd' && c != want {
+			return time.Time{}, "is not a date and time"
+		}
+	}
+	if s[17:19] == "60" {
+		return time.Time{}, "is a leap second, which cannot be stored"
+	}
+	rest := s[len(shape):]
+	if rest != "" && rest[0] == '.' {
+		n := 1
+		for n < len(rest) && rest[n] >= '0' && rest[n] <= '9' {
+			n++
+		}
+		if n == 1 {
+			return time.Time{}, "has a fraction without digits"
+		}
+		if n > 10 {
+			return time.Time{}, "has more than nine fractional digits"
+		}
+		rest = rest[n:]
+	}
+	if rest == "" {
+		return time.Time{}, "has no zone"
+	}
+	if !zone(rest) {
+		return time.Time{}, "has no valid zone"
+	}
+	t, err := time.Parse(time.RFC3339Nano, s)
+	if err != nil {
+		return time.Time{}, "is no date that exists"
+	}
+	return t.UTC(), ""
+}
+
+// zone tells whether s is Z or a numeric offset within a day.
+func zone(s string) bool {
+	if s == "Z" {
+		return true
+	}
+	if len(s) != 6 || s[0] != '+' && s[0] != '-' || s[3] != ':' {
+		return false
+	}
+	for _, i := range []int{1, 2, 4, 5} {
+		if s[i] < '0' || s[i] > '9' {
+			return false
+		}
+	}
+	return s[1:3] <= "23" && s[4:6] <= "59"
+}
