@@ -1,0 +1,90 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sluice/consumer/internal/batch"
+	"sluice/deploy/service"
+	"sluice/schemas/topic"
+)
+
+// config is everything the consumer and its commands can be told.
+type config struct {
+	Log        service.Log   `mapstructure:"log"`
+	Admin      service.Admin `mapstructure:"admin"`
+	Kafka      service.Kafka `mapstructure:"kafka"`
+	ClickHouse struct {
+		DSN string `mapstructure:"dsn" secret:"true" help:"http://host:8123/database or clickhouse://host:9000/database"`
+	} `mapstructure:"clickhouse"`
+	Batch batch.Limits `mapstructure:"batch"`
+	Group struct {
+		ID             string        `mapstructure:"id" help:"consumer group"`
+		SessionTimeout time.Duration `mapstructure:"session_timeout" help:"silence after which the broker gives a member's partitions away"`
+		RevokeTimeout  time.Duration `mapstructure:"revoke_timeout" help:"how long a partition taken away may finish its batch"`
+		CloseAfter     time.Duration `mapstructure:"close_after" help:"how long a batch's closing commit waits for the next intent"`
+		IntentFresh    time.Duration `mapstructure:"intent_fresh" help:"age of an intent past which it is committed again before its INSERT"`
+	} `mapstructure:"group"`
+	Index struct {
+		Keys int           `mapstructure:"keys" help:"most recent keys kept in memory for each partition (about 100 bytes each)"`
+		Age  time.Duration `mapstructure:"age" help:"how far back recent keys are loaded when a partition is assigned"`
+	} `mapstructure:"index"`
+	Topics struct {
+		Partitions  int32         `mapstructure:"partitions" help:"partitions of the events topic when \"topics ensure\" creates it"`
+		Replication int16         `mapstructure:"replication" help:"replicas of each partition when \"topics ensure\" creates a topic"`
+		Retention   time.Duration `mapstructure:"retention" help:"how long the log keeps events when \"topics ensure\" creates the topic"`
+	} `mapstructure:"topics"`
+}
+
+func defaults() config {
+	var c config
+	c.Log = service.DefaultLog()
+	c.Admin.Address = "127.0.0.1:8082"
+	c.Kafka = service.DefaultKafka("sluice-consumer")
+	c.ClickHouse.DSN = "http://127.0.0.1:8123/sluice"
+	c.Batch = batch.DefaultLimits()
+	c.Group.ID = topic.Group
+	c.Group.SessionTimeout = 10 * time.Second
+	c.Group.RevokeTimeout = 5 * time.Second
+	c.Group.CloseAfter = 5 * time.Millisecond
+	c.Group.IntentFresh = 3 * time.Second
+	c.Index.Keys = 1_000_000
+	c.Index.Age = 2 * time.Hour
+	c.Topics.Partitions = 4
+	c.Topics.Replication = 1
+	c.Topics.Retention = 7 * 24 * time.Hour
+	return c
+}
+
+func (c config) validate() error {
+	var errs []error
+	errs = append(errs, c.Kafka.Validate(), c.Batch.Validate())
+	if c.Group.ID == "" {
+		errs = append(errs, errors.New("group.id must be set"))
+	}
+	if c.Group.IntentFresh >= c.Group.SessionTimeout {
+		errs = append(errs, fmt.Errorf("group.intent_fresh (%s) must be less than group.session_timeout (%s): an intent must not outlive the membership it was made under",
+			c.Group.IntentFresh, c.Group.SessionTimeout))
+	}
+	if c.Index.Keys < 1 {
+		errs = append(errs, errors.New("index.keys must be at least 1"))
+	}
+	if c.Topics.Partitions < 1 || c.Topics.Replication < 1 {
+		errs = append(errs, errors.New("topics.partitions and topics.replication must be at least 1"))
+	}
+	return errors.Join(errs...)
+}
+
+// edgeSections are the edge's parts of a shared environment.
+var edgeSections = []string{"http", "limits", "produce", "shutdown", "ingest"}
+
+func load(cmd *cobra.Command) (config, error) {
+	c, err := service.Load(defaults(), service.FromProcess(cmd.Flags(), edgeSections...))
+	if err != nil {
+		return c, err
+	}
+	return c, c.validate()
+}

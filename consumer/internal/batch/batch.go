@@ -1,0 +1,180 @@
+// Package batch turns records of one partition into batches: what each record
+// is, where a batch begins and ends, and what names it. It is pure: it knows no
+// Kafka client and no database driver.
+package batch
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"hash"
+	"time"
+
+	"github.com/google/uuid"
+
+	"sluice/schemas/event"
+	"sluice/schemas/topic"
+)
+
+// Raw is a record as it stands in the log.
+type Raw struct {
+	Offset    int64
+	Epoch     int32
+	Timestamp time.Time
+	Key       []byte
+	Value     []byte
+	Headers   []Header
+}
+
+// Header is one header of a record.
+type Header struct {
+	Key   string
+	Value []byte
+}
+
+// Record is a record decoded afresh, with no trust in its key or headers.
+type Record struct {
+	Raw
+	// Reason and Detail say why the record cannot become a row; Reason is one
+	// of the topic package's, or "" when it can.
+	Reason, Detail string
+	// Event, ID and Hash are set when Reason is "".
+	Event event.Event
+	ID    uuid.UUID
+	Hash  event.Hash
+	// Home is the partition that the event's key belongs to.
+	Home int32
+}
+
+// Decoder decodes the records of one topic. It is not for concurrent use.
+type Decoder struct {
+	events     *event.Decoder
+	partitions int32
+	key        []byte
+}
+
+// NewDecoder decodes records of a topic that has this many partitions, by the
+// rules of [event.RuleVersion].
+func NewDecoder(partitions int32) *Decoder {
+	return &Decoder{events: event.NewDecoder(event.Ceiling()), partitions: partitions}
+}
+
+// Decode decides whether raw can become a row, and where its key belongs.
+func (d *Decoder) Decode(raw Raw) Record {
+	r := Record{Raw: raw}
+	if len(raw.Value) == 0 {
+		r.Reason, r.Detail = topic.ReasonEmpty, "the record has no value"
+		return r
+	}
+	// No time is given: whether an event lay in the future was the edge's to
+	// say, and must not depend on when a record is read.
+	e, faults := d.events.Decode(raw.Value, time.Time{})
+	if len(faults) > 0 {
+		r.Reason, r.Detail = topic.ReasonMalformed, faults[0].String()
+		return r
+	}
+	r.Event = e
+	d.key = e.AppendKey(d.key[:0])
+	r.ID = event.IDOf(d.key)
+	r.Hash = event.PayloadHash(e.Payload)
+	r.Home = event.Partition(d.key, d.partitions)
+	return r
+}
+
+// Limits close a batch. Each is reached, never passed, but for a batch of one.
+type Limits struct {
+	// Rows is the most records. Default 50,000.
+	Rows int `mapstructure:"rows" help:"most records in a batch"`
+	// Bytes is the most bytes of keys and values. Default 32 MiB.
+	Bytes int `mapstructure:"bytes" help:"most bytes of keys and values in a batch"`
+	// Age is how long the first record waits for others. Default 200 ms.
+	Age time.Duration `mapstructure:"age" help:"longest wait of a batch's first record"`
+	// TablePartitions is the most months of occurred_at: an INSERT over more
+	// than 100 partitions is refused by ClickHouse. Default 60.
+	TablePartitions int `mapstructure:"table_partitions" help:"most months of occurred_at in a batch (ClickHouse refuses over 100)"`
+}
+
+// DefaultLimits keep an INSERT large and an event fresh.
+func DefaultLimits() Limits {
+	return Limits{Rows: 50_000, Bytes: 32 << 20, Age: 200 * time.Millisecond, TablePartitions: 60}
+}
+
+// Validate tells which limit can't be worked with.
+func (l Limits) Validate() error {
+	switch {
+	case l.Rows < 1 || l.Bytes < 1:
+		return fmt.Errorf("batch.rows and batch.bytes must be at least 1")
+	case l.Age <= 0:
+		return fmt.Errorf("batch.age must be positive")
+	case l.TablePartitions < 1 || l.TablePartitions > 90:
+		return fmt.Errorf("batch.table_partitions must be 1 to 90: ClickHouse refuses an INSERT over 100")
+	}
+	return nil
+}
+
+// Batch is an offset range of one partition with the records found in it.
+// Offsets may be missing: transaction markers and aborted records have no
+// record.
+type Batch struct {
+	// First is where the range begins: the end of what came before, which may
+	// lie before the first record's offset.
+	First   int64
+	Records []Record
+
+	bytes  int
+	months map[int]struct{}
+	sum    hash.Hash
+}
+
+// New begins a batch at first.
+func New(first int64) *Batch {
+	return &Batch{First: first, months: map[int]struct{}{}, sum: sha256.New()}
+}
+
+// Fits tells whether r may join without breaking a limit.
+func (b *Batch) Fits(r *Record, l Limits) bool {
+	if len(b.Records) == 0 {
+		return true
+	}
+	if len(b.Records) >= l.Rows || b.bytes+size(r) > l.Bytes {
+		return false
+	}
+	_, known := b.months[month(r)]
+	return known || len(b.months) < l.TablePartitions
+}
+
+// Add appends r, which must have a higher offset than the last.
+func (b *Batch) Add(r Record) {
+	b.bytes += size(&r)
+	b.months[month(&r)] = struct{}{}
+	var n [20]byte
+	binary.BigEndian.PutUint64(n[:], uint64(r.Offset))
+	binary.BigEndian.PutUint64(n[8:], uint64(r.Timestamp.UnixMilli()))
+	binary.BigEndian.PutUint32(n[16:], uint32(len(r.Key)))
+	b.sum.Write(n[:])
+	b.sum.Write(r.Key)
+	b.sum.Write(r.Value)
+	b.Records = append(b.Records, r)
+}
+
+// Last is the last record's offset; First-1 of an empty batch.
+func (b *Batch) Last() int64 {
+	if len(b.Records) == 0 {
+		return b.First - 1
+	}
+	return b.Records[len(b.Records)-1].Offset
+}
+
+// Hash is of everything the records hold, so that other records at the same
+// offsets are known as others.
+func (b *Batch) Hash() event.Hash { return event.Hash(b.sum.Sum(nil)[:16]) }
+
+func size(r *Record) int { return len(r.Key) + len(r.Value) }
+
+// month is the table partition of a record, as event_log's PARTITION BY has it.
+func month(r *Record) int {
+	if r.Reason != "" {
+		return 0
+	}
+	return r.Event.OccurredAt.Year()*12 + int(r.Event.OccurredAt.Month())
+}

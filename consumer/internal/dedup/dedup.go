@@ -1,0 +1,102 @@
+// Package dedup is the rule that decides what becomes of each record. It is
+// pure: everything it needs to know is handed to it.
+package dedup
+
+import (
+	"github.com/google/uuid"
+
+	"sluice/consumer/internal/batch"
+	"sluice/schemas/event"
+	"sluice/schemas/topic"
+)
+
+// Fate is what becomes of a record. Its text is what the journal holds.
+type Fate string
+
+// The fates that the rule itself gives.
+const (
+	Row        Fate = "row"
+	Duplicate  Fate = "duplicate"
+	Conflict   Fate = "conflict"
+	DeadLetter Fate = "dead_letter"
+	Forwarded  Fate = "forwarded"
+	Lost       Fate = "lost"
+)
+
+// First is the row that stands for a key.
+type First struct {
+	Origin topic.Origin
+	Hash   event.Hash
+}
+
+// Known is what has been decided before the batch.
+type Known struct {
+	// Rows are the event ids of stored rows by their own offset in this
+	// partition; Fates the journal's by offset. Both may be empty when nothing
+	// at these offsets can have been decided.
+	Rows  map[int64]uuid.UUID
+	Fates map[int64]Fate
+	// First finds the row that a record's key has, from wherever it came.
+	First func(r *batch.Record) (First, bool)
+}
+
+// Decision is a record's fate.
+type Decision struct {
+	Fate Fate
+	// Stands: the fate is written down already and must not be written again.
+	Stands bool
+	// First is the row that stands, for a duplicate and a conflict.
+	First First
+}
+
+// Decide gives each record its fate, in log order. The rule, in this order:
+//
+//  1. a row with the record's own origin and its key is stored: it is that row;
+//  2. the journal has a fate for this origin: it stands;
+//  3. what cannot become a row is a dead letter; what belongs to another
+//     partition is forwarded, and decided only there;
+//  4. a row of this key is stored from another origin, or an earlier record of
+//     the batch has the key: a duplicate, or a conflict if the payload differs;
+//  5. else it becomes a row.
+func Decide(records []batch.Record, self topic.Origin, known Known) []Decision {
+	out := make([]Decision, len(records))
+	here := make(map[uuid.UUID]First, len(records))
+	for i := range records {
+		r := &records[i]
+		origin := topic.Origin{TopicID: self.TopicID, Partition: self.Partition, Offset: r.Offset}
+		d := decide(r, origin, known, here)
+		if d.Fate == Row {
+			here[r.ID] = First{Origin: origin, Hash: r.Hash}
+		}
+		out[i] = d
+	}
+	return out
+}
+
+func decide(r *batch.Record, origin topic.Origin, known Known, here map[uuid.UUID]First) Decision {
+	if id, ok := known.Rows[r.Offset]; ok && r.Reason == "" && id == r.ID {
+		return Decision{Fate: Row, Stands: true}
+	}
+	if f, ok := known.Fates[r.Offset]; ok {
+		return Decision{Fate: f, Stands: true}
+	}
+	if r.Reason != "" {
+		return Decision{Fate: DeadLetter}
+	}
+	if r.Home != origin.Partition {
+		return Decision{Fate: Forwarded}
+	}
+	first, ok := here[r.ID]
+	if !ok {
+		if first, ok = known.First(r); ok && first.Origin == origin {
+			ok = false // a record is no duplicate of itself
+		}
+	}
+	switch {
+	case !ok:
+		return Decision{Fate: Row}
+	case first.Hash == r.Hash:
+		return Decision{Fate: Duplicate, First: first}
+	}
+	return Decision{Fate: Conflict, First: first}
+}

@@ -1,0 +1,79 @@
+// Package intent is what a commit of ours says in its metadata: the batch that
+// is about to be written, or that nothing is.
+package intent
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"sluice/consumer/internal/batch"
+	"sluice/schemas/event"
+)
+
+// prefix marks metadata as ours; the number is the format's.
+const prefix = "sluice/1 "
+
+// Intent is committed to the group before a batch is written, at the batch's
+// first offset. Brokers allow 4,096 bytes by default (offset.metadata.max.bytes);
+// it takes about 150.
+type Intent struct {
+	// Last is the batch's last offset. The first is the commit's own.
+	Last int64 `json:"last"`
+	// TopicID tells a topic from another of the same name.
+	TopicID uuid.UUID `json:"topic_id"`
+	// Epoch is the leader epoch of the last record.
+	Epoch int32 `json:"epoch"`
+	// Hash is of the raw records, in hexadecimal.
+	Hash string `json:"hash"`
+	// Rules is the rule version the batch is decided by.
+	Rules int `json:"rules"`
+	// Partitions is the topic's partition count the batch is decided by.
+	Partitions int32 `json:"partitions"`
+	// Reread is set while a journaled range is read again: its end, exclusive.
+	// An owner that finds it goes on from the commit's offset to there.
+	Reread int64 `json:"reread,omitempty"`
+	// Closed: nothing is being written; all before the commit is journaled.
+	Closed bool `json:"closed,omitempty"`
+}
+
+// Of is the intent to write b.
+func Of(b *batch.Batch, topicID uuid.UUID, partitions int32) Intent {
+	h := b.Hash()
+	return Intent{
+		Last: b.Last(), TopicID: topicID, Epoch: b.Records[len(b.Records)-1].Epoch,
+		Hash: hex.EncodeToString(h[:]), Rules: event.RuleVersion, Partitions: partitions,
+	}
+}
+
+// ClosedAt says that all before next is journaled and nothing is being written.
+func ClosedAt(next int64, topicID uuid.UUID, partitions int32) Intent {
+	return Intent{Last: next - 1, TopicID: topicID, Epoch: -1, Rules: event.RuleVersion, Partitions: partitions, Closed: true}
+}
+
+// Metadata is the intent as a commit's metadata.
+func (i Intent) Metadata() string {
+	b, _ := json.Marshal(i) // a struct of plain fields: it cannot fail
+	return prefix + string(b)
+}
+
+// Parse reads a commit's metadata. ok is false when it isn't ours.
+func Parse(metadata string) (i Intent, ok bool, err error) {
+	text, ours := strings.CutPrefix(metadata, prefix)
+	if !ours {
+		return Intent{}, false, nil
+	}
+	if err := json.Unmarshal([]byte(text), &i); err != nil {
+		return Intent{}, false, fmt.Errorf("the commit's metadata %q begins as ours and cannot be read: %w", metadata, err)
+	}
+	return i, true, nil
+}
+
+// Token names the INSERT of a batch: exactly what its block holds, since
+// ClickHouse takes the token's word for it.
+func Token(topicID uuid.UUID, partition int32, first, last int64, hash string) string {
+	return fmt.Sprintf("sluice/%s/%d/%d/%d/%s", topicID, partition, first, last, hash)
+}

@@ -1,0 +1,242 @@
+// Package kafka is the log as a partition's owner sees it: where it stands,
+// its records, and the way to other topics.
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"sluice/consumer/internal/batch"
+	"sluice/consumer/internal/partition"
+	"sluice/schemas/topic"
+)
+
+// Log is shared by all owners of a process.
+type Log struct {
+	opts     []kgo.Opt
+	producer *kgo.Client
+	admin    *kadm.Client
+	names    Names
+}
+
+// Names are the topics and the group.
+type Names struct{ Topic, DeadLetters, Group string }
+
+// New returns a Log whose clients have opts. Close it when its owners ended.
+func New(opts []kgo.Opt, names Names) (*Log, error) {
+	producer, err := kgo.NewClient(append(opts[:len(opts):len(opts)],
+		// Idempotent, acks=all and the murmur2 partitioner are the defaults,
+		// and this service's promises rest on all three.
+		kgo.RequiredAcks(kgo.AllISRAcks()),
+		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)),
+		kgo.ProducerBatchMaxBytes(16<<20), // the topic's own bound decides
+	)...)
+	if err != nil {
+		return nil, fmt.Errorf("kafka producer: %w", err)
+	}
+	return &Log{opts: opts, producer: producer, admin: kadm.NewClient(producer), names: names}, nil
+}
+
+// Close closes the clients.
+func (l *Log) Close() { l.producer.Close() }
+
+// Admin asks the cluster about itself.
+func (l *Log) Admin() *kadm.Client { return l.admin }
+
+// Topic tells the topic's id and partition count.
+func (l *Log) Topic(ctx context.Context) (uuid.UUID, int32, error) {
+	topics, err := l.admin.ListTopics(ctx, l.names.Topic)
+	if err != nil {
+		return uuid.Nil, 0, fmt.Errorf("looking up the topic %s: %w", l.names.Topic, err)
+	}
+	t := topics[l.names.Topic]
+	if t.Err != nil {
+		return uuid.Nil, 0, fmt.Errorf("topic %s: %w (\"consumer topics ensure\" creates it)", l.names.Topic, t.Err)
+	}
+	return uuid.UUID(t.ID), int32(len(t.Partitions)), nil
+}
+
+// Where tells where a partition stands.
+func (l *Log) Where(ctx context.Context, p int32) (partition.Where, error) {
+	w := partition.Where{Committed: -1}
+	var err error
+	if w.TopicID, w.Partitions, err = l.Topic(ctx); err != nil {
+		return w, err
+	}
+	if w.Start, w.End, err = l.Bounds(ctx, p); err != nil {
+		return w, err
+	}
+	committed, err := l.admin.FetchOffsets(ctx, l.names.Group)
+	if err != nil {
+		return w, fmt.Errorf("the group's offsets: %w", err)
+	}
+	if o, ok := committed.Lookup(l.names.Topic, p); ok {
+		if o.Err != nil {
+			return w, fmt.Errorf("the group's offset of partition %d: %w", p, o.Err)
+		}
+		w.Committed, w.Metadata = o.At, o.Metadata
+	}
+	return w, nil
+}
+
+// Bounds are the first offset a partition still has and the end of what is
+// committed in it (read committed).
+func (l *Log) Bounds(ctx context.Context, p int32) (start, end int64, err error) {
+	starts, err := l.admin.ListStartOffsets(ctx, l.names.Topic)
+	if err != nil {
+		return 0, 0, fmt.Errorf("the log's start: %w", err)
+	}
+	ends, err := l.admin.ListCommittedOffsets(ctx, l.names.Topic)
+	if err != nil {
+		return 0, 0, fmt.Errorf("the log's end: %w", err)
+	}
+	s, ok1 := starts.Lookup(l.names.Topic, p)
+	e, ok2 := ends.Lookup(l.names.Topic, p)
+	switch {
+	case !ok1 || !ok2:
+		return 0, 0, fmt.Errorf("partition %d of %s has no offsets", p, l.names.Topic)
+	case s.Err != nil || e.Err != nil:
+		return 0, 0, fmt.Errorf("offsets of partition %d: %w", p, errors.Join(s.Err, e.Err))
+	}
+	return s.Offset, e.Offset, nil
+}
+
+// Open reads a partition from an offset on, only what is committed. The reader
+// fetches ahead while its records are being worked on, up to 16 MiB.
+func (l *Log) Open(p int32, from int64) (partition.Reader, error) {
+	client, err := kgo.NewClient(append(l.opts[:len(l.opts):len(l.opts)],
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{l.names.Topic: {p: kgo.NewOffset().At(from)}}),
+		// An offset that is gone must not become another one in silence.
+		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.FetchMaxBytes(16<<20),
+		kgo.FetchMaxPartitionBytes(8<<20),
+		kgo.FetchMaxWait(500*time.Millisecond),
+		kgo.KeepControlRecords(), // they say how far the log was read
+	)...)
+	if err != nil {
+		return nil, fmt.Errorf("reading partition %d: %w", p, err)
+	}
+	return &reader{client: client, partition: p, position: from}, nil
+}
+
+type reader struct {
+	client    *kgo.Client
+	partition int32
+	position  int64
+}
+
+// Next implements [partition.Reader].
+func (r *reader) Next(ctx context.Context) ([]batch.Raw, error) {
+	for {
+		fetches := r.client.PollRecords(ctx, 20_000)
+		for _, e := range fetches.Errors() {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			return nil, fmt.Errorf("reading partition %d: %w", r.partition, e.Err)
+		}
+		if fetches.NumRecords() == 0 {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			continue
+		}
+		raws := make([]batch.Raw, 0, fetches.NumRecords())
+		fetches.EachRecord(func(rec *kgo.Record) {
+			r.position = rec.Offset + 1
+			if !rec.Attrs.IsControl() {
+				raws = append(raws, rawOf(rec))
+			}
+		})
+		return raws, nil
+	}
+}
+
+// Position implements [partition.Reader].
+func (r *reader) Position() int64 { return r.position }
+
+// Close implements [partition.Reader].
+func (r *reader) Close() { r.client.Close() }
+
+func rawOf(rec *kgo.Record) batch.Raw {
+	raw := batch.Raw{Offset: rec.Offset, Epoch: rec.LeaderEpoch, Timestamp: rec.Timestamp, Key: rec.Key, Value: rec.Value}
+	for _, h := range rec.Headers {
+		raw.Headers = append(raw.Headers, batch.Header(h))
+	}
+	return raw
+}
+
+// DeadLetter writes letters to the dead-letter topic, value untouched, and
+// returns when all are acknowledged.
+func (l *Log) DeadLetter(ctx context.Context, self topic.Origin, letters []*batch.Record) error {
+	records := make([]*kgo.Record, len(letters))
+	for i, r := range letters {
+		origin := topic.Origin{TopicID: self.TopicID, Partition: self.Partition, Offset: r.Offset}
+		headers := []kgo.RecordHeader{
+			{Key: topic.DeadReason, Value: []byte(r.Reason)},
+			{Key: topic.DeadDetail, Value: []byte(r.Detail)},
+			{Key: topic.DeadTopicID, Value: []byte(self.TopicID.String())},
+			{Key: topic.DeadPartition, Value: strconv.AppendInt(nil, int64(self.Partition), 10)},
+			{Key: topic.DeadOffset, Value: strconv.AppendInt(nil, r.Offset, 10)},
+			{Key: topic.DeadTime, Value: []byte(r.Timestamp.UTC().Format("2006-01-02T15:04:05.000Z"))},
+		}
+		if r.Key != nil {
+			headers = append(headers, kgo.RecordHeader{Key: topic.DeadKey, Value: r.Key})
+		}
+		records[i] = &kgo.Record{
+			Topic: l.names.DeadLetters, Key: []byte(origin.String()), Value: r.Value,
+			Headers: append(headers, headersOf(r.Headers)...),
+		}
+	}
+	return l.producer.ProduceSync(ctx, records...).FirstErr()
+}
+
+// Forward writes records to the partition their keys belong to, value and
+// timestamp kept, and returns when all are acknowledged.
+func (l *Log) Forward(ctx context.Context, self topic.Origin, moved []*batch.Record) error {
+	records := make([]*kgo.Record, len(moved))
+	for i, r := range moved {
+		origin := topic.Origin{TopicID: self.TopicID, Partition: self.Partition, Offset: r.Offset}
+		records[i] = &kgo.Record{
+			Topic: l.names.Topic, Key: r.Event.AppendKey(nil), Value: r.Value, Timestamp: r.Timestamp,
+			Headers: append(headersOf(r.Headers), kgo.RecordHeader{Key: topic.HeaderForwardedFrom, Value: []byte(origin.String())}),
+		}
+	}
+	return l.producer.ProduceSync(ctx, records...).FirstErr()
+}
+
+func headersOf(in []batch.Header) []kgo.RecordHeader {
+	out := make([]kgo.RecordHeader, 0, len(in)+1)
+	for _, h := range in {
+		out = append(out, kgo.RecordHeader(h))
+	}
+	return out
+}
+
+// Owned is the log as the owner of one partition uses it.
+type Owned struct {
+	*Log
+	Partition  int32
+	CommitFunc func(ctx context.Context, offset int64, metadata string) error
+}
+
+// Where implements [partition.Log].
+func (o Owned) Where(ctx context.Context) (partition.Where, error) {
+	return o.Log.Where(ctx, o.Partition)
+}
+
+// Open implements [partition.Log].
+func (o Owned) Open(from int64) (partition.Reader, error) { return o.Log.Open(o.Partition, from) }
+
+// Commit implements [partition.Log].
+func (o Owned) Commit(ctx context.Context, offset int64, metadata string) error {
+	return o.CommitFunc(ctx, offset, metadata)
+}

@@ -1,0 +1,141 @@
+// Package monitor is what the consumer knows of itself: metrics, and whether it
+// is ready.
+package monitor
+
+import (
+	"errors"
+	"fmt"
+	"sort"
+	"strconv"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"sluice/consumer/internal/dedup"
+)
+
+// Monitor implements the partition package's Observer. It is for concurrent use.
+type Monitor struct {
+	records *prometheus.CounterVec
+	rows    prometheus.Counter
+	batches prometheus.Counter
+	next    *prometheus.GaugeVec
+	halted  *prometheus.GaugeVec
+
+	mu       sync.Mutex
+	joined   bool
+	before   error // what is waited for before joining
+	stopping bool
+	waiting  map[int32]error // partitions that do not move, and why
+}
+
+// New returns a monitor that reports to reg.
+func New(reg prometheus.Registerer) *Monitor {
+	m := &Monitor{
+		records: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sluice_consumer_records_total", Help: "Records decided, by fate.",
+		}, []string{"fate"}),
+		rows: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "sluice_consumer_rows_written_total", Help: "Rows written to ClickHouse.",
+		}),
+		batches: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "sluice_consumer_batches_total", Help: "Batches journaled.",
+		}),
+		next: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "sluice_consumer_journal_end", Help: "First offset not journaled.",
+		}, []string{"partition"}),
+		halted: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "sluice_consumer_partition_halted", Help: "1 while an owned partition does not move.",
+		}, []string{"partition"}),
+		waiting: map[int32]error{},
+	}
+	reg.MustRegister(m.records, m.rows, m.batches, m.next, m.halted)
+	return m
+}
+
+// Decided implements the partition package's Observer.
+func (m *Monitor) Decided(partition int32, counts map[dedup.Fate]int, written int, next int64) {
+	for fate, n := range counts {
+		m.records.WithLabelValues(string(fate)).Add(float64(n))
+	}
+	m.rows.Add(float64(written))
+	m.batches.Inc()
+	m.next.WithLabelValues(strconv.Itoa(int(partition))).Set(float64(next))
+}
+
+// Halted implements the partition package's Observer.
+func (m *Monitor) Halted(partition int32, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	gauge := m.halted.WithLabelValues(strconv.Itoa(int(partition)))
+	if err == nil {
+		delete(m.waiting, partition)
+		gauge.Set(0)
+		return
+	}
+	m.waiting[partition] = err
+	gauge.Set(1)
+}
+
+var errRecovering = errors.New("recovering")
+
+// Waiting says what the service waits for before it joins the group.
+func (m *Monitor) Waiting(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.before = err
+}
+
+// Assigned says that a partition became ours and is not yet recovered.
+func (m *Monitor) Assigned(partition int32) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.joined = true
+	m.waiting[partition] = errRecovering
+}
+
+// Joined says that the group has answered, be it with no partition at all.
+func (m *Monitor) Joined() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.joined, m.before = true, nil
+}
+
+// Gone says that a partition is no longer ours.
+func (m *Monitor) Gone(partition int32) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.waiting, partition)
+	label := strconv.Itoa(int(partition))
+	m.halted.DeleteLabelValues(label)
+	m.next.DeleteLabelValues(label)
+}
+
+// Stopping makes the service unready for good.
+func (m *Monitor) Stopping() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.stopping = true
+}
+
+// Ready is nil when every partition of this member moves.
+func (m *Monitor) Ready() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.stopping:
+		return errors.New("stopping")
+	case !m.joined && m.before != nil:
+		return m.before
+	case !m.joined:
+		return errors.New("joining the consumer group")
+	case len(m.waiting) == 0:
+		return nil
+	}
+	var ps []int
+	for p := range m.waiting {
+		ps = append(ps, int(p))
+	}
+	sort.Ints(ps)
+	return fmt.Errorf("%d partitions do not move; partition %d: %w", len(ps), ps[0], m.waiting[int32(ps[0])])
+}

@@ -1,0 +1,340 @@
+// Package partition owns one partition from first record to commit: the intent
+// protocol of deploy/docs/design.md. It knows no Kafka client and no driver;
+// what it needs of both stands in its interfaces.
+package partition
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+
+	"sluice/consumer/internal/batch"
+	"sluice/consumer/internal/dedup"
+	"sluice/consumer/internal/index"
+	"sluice/consumer/internal/intent"
+	"sluice/consumer/internal/store"
+	"sluice/schemas/topic"
+)
+
+// Store is ClickHouse, as *store.Store has it.
+type Store interface {
+	Seen(ctx context.Context, self topic.Origin) (store.Seen, error)
+	Since(ctx context.Context, from time.Time, partition, count int32, add func(time.Time, uuid.UUID, dedup.First)) error
+	FirstOf(ctx context.Context, records []*batch.Record) (map[uuid.UUID]dedup.First, error)
+	RowsIn(ctx context.Context, self topic.Origin, first, last int64) (map[int64]uuid.UUID, error)
+	FatesIn(ctx context.Context, self topic.Origin, first, last int64) (map[int64]dedup.Fate, error)
+	Rows(ctx context.Context, token string, self topic.Origin, rows []*batch.Record) error
+	Journal(ctx context.Context, token, topicName string, self topic.Origin, entries []store.Entry) error
+	Stop(ctx context.Context, token string) error
+}
+
+// Log is the partition in Kafka.
+type Log interface {
+	// Where tells the topic's id and partition count, the log's first offset
+	// and its end, and the group's commit for this partition.
+	Where(ctx context.Context) (Where, error)
+	// Open reads the partition from an offset on.
+	Open(from int64) (Reader, error)
+	// Commit commits offset for the group, with metadata, as a member of it:
+	// it fails when the assignment is over.
+	Commit(ctx context.Context, offset int64, metadata string) error
+	// DeadLetter and Forward return when the broker has acknowledged all.
+	DeadLetter(ctx context.Context, self topic.Origin, letters []*batch.Record) error
+	Forward(ctx context.Context, self topic.Origin, records []*batch.Record) error
+}
+
+// Reader reads records in offset order. It is for one goroutine.
+type Reader interface {
+	// Next waits for what comes next and returns its records: none when it
+	// was transaction markers only. The error is the context's, or means that
+	// reading can't go on.
+	Next(ctx context.Context) ([]batch.Raw, error)
+	// Position is the first offset not yet read, markers included.
+	Position() int64
+	Close()
+}
+
+// Where is where a partition stands in Kafka.
+type Where struct {
+	TopicID    uuid.UUID
+	Partitions int32
+	Start, End int64 // End is past the last record
+	Committed  int64 // -1: no commit
+	Metadata   string
+}
+
+// Config configures an owner.
+type Config struct {
+	Topic     string
+	Partition int32
+	Limits    batch.Limits
+	// CloseAfter is how long after a batch its closing commit waits for the
+	// next batch's intent to take its place.
+	CloseAfter time.Duration
+	// IntentFresh bounds the time from an intent's acknowledgement to its
+	// INSERT; past it the intent is committed again first.
+	IntentFresh time.Duration
+	// IndexKeys is the most recent keys kept in memory, IndexAge how far back
+	// they are loaded at the start.
+	IndexKeys int
+	IndexAge  time.Duration
+}
+
+// Owner owns one partition for one incarnation. Run is its only goroutine.
+type Owner struct {
+	cfg     Config
+	log     Log
+	store   Store
+	logger  *slog.Logger
+	observe Observer
+	rereads chan Reread
+
+	self       topic.Origin // of the next offset to decide
+	partitions int32
+	decoder    *batch.Decoder
+	index      *index.Index
+	reader     Reader
+	pending    []batch.Record
+	next       int64 // the journal's end
+	compareTo  int64 // up to here something may be decided already
+	cap        int64 // the open intent's last offset: the next batch ends there
+	open       bool  // an intent is acknowledged and not closed
+	sent       *sentIntent
+}
+
+// sentIntent is an intent whose acknowledgement has not been seen. It may stand
+// in the group or arrive there yet, so no other may follow it.
+type sentIntent struct {
+	first int64
+	in    intent.Intent
+}
+
+// Observer is told what the owner does; its methods must return at once.
+type Observer interface {
+	// Decided: a batch is journaled (or re-read).
+	Decided(partition int32, counts map[dedup.Fate]int, written int, next int64)
+	// Halted: the partition does not move, and why; nil when it does again.
+	Halted(partition int32, err error)
+}
+
+// New returns an owner; nothing happens until Run.
+func New(cfg Config, log Log, st Store, observe Observer, logger *slog.Logger) *Owner {
+	return &Owner{
+		cfg: cfg, log: log, store: st, observe: observe,
+		logger:  logger.With("partition", cfg.Partition),
+		rereads: make(chan Reread, 16),
+	}
+}
+
+// Run owns the partition until ctx ends (the incarnation is over: nothing more
+// is written) or stop is closed (finish the batch at hand, close, give up).
+// An error of Kafka or ClickHouse is answered by recovering anew: comparison is
+// the retry, so nothing is repeated that was done.
+func (o *Owner) Run(ctx context.Context, stop <-chan struct{}) {
+	const least, most = 100 * time.Millisecond, 5 * time.Second
+	wait := least
+	for {
+		began := time.Now()
+		err := o.run(ctx, stop)
+		o.closeReader()
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		if time.Since(began) > most {
+			wait = least
+		}
+		o.observe.Halted(o.cfg.Partition, err)
+		o.logger.Warn("the partition halts and recovers", "error", err, "again_in", wait)
+		select {
+		case <-ctx.Done():
+			return
+		case <-stop:
+			return
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, most)
+	}
+}
+
+func (o *Owner) run(ctx context.Context, stop <-chan struct{}) error {
+	if err := o.recover(ctx); err != nil {
+		return fmt.Errorf("recovering: %w", err)
+	}
+	o.observe.Halted(o.cfg.Partition, nil)
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-stop:
+			if o.cap >= o.next {
+				return nil // another's open intent is not ours to close
+			}
+			return o.close(ctx)
+		case r := <-o.rereads:
+			if err := o.serve(ctx, r); err != nil {
+				return err
+			}
+			continue
+		default:
+		}
+		b, err := o.form(ctx, stop)
+		if err != nil {
+			return err
+		}
+		if len(b.Records) == 0 {
+			if o.cap >= o.next {
+				continue // stopped before the open intent's range was whole
+			}
+			if err := o.close(ctx); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := o.live(ctx, b); err != nil {
+			return err
+		}
+	}
+}
+
+// close commits that nothing is being written, unless the group knows.
+func (o *Owner) close(ctx context.Context) error {
+	if !o.open {
+		return nil
+	}
+	err := o.log.Commit(ctx, o.next, intent.ClosedAt(o.next, o.self.TopicID, o.partitions).Metadata())
+	if err != nil {
+		return fmt.Errorf("closing at offset %d: %w", o.next, err)
+	}
+	o.open = false
+	return nil
+}
+
+func (o *Owner) closeReader() {
+	if o.reader != nil {
+		o.reader.Close()
+		o.reader = nil
+	}
+	o.pending = nil
+}
+
+// rangeBound is how long the records of an open intent may take to be read.
+const rangeBound = 15 * time.Second
+
+func stopped(stop <-chan struct{}) bool {
+	select {
+	case <-stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// form gathers the next batch. It returns an empty one when there is something
+// else to do: to close, to stop, to serve a request.
+func (o *Owner) form(ctx context.Context, stop <-chan struct{}) (*batch.Batch, error) {
+	b := batch.New(o.next)
+	idle := time.Second
+	if o.open {
+		idle = o.cfg.CloseAfter
+	}
+	age := o.cfg.Limits.Age
+	if o.cap >= o.next { // an open intent's range must come whole
+		idle, age = rangeBound, rangeBound
+	}
+	var deadline time.Time
+	for {
+		if full := o.fill(b, o.ceiling()); full || len(b.Records) >= o.cfg.Limits.Rows {
+			return b, nil
+		}
+		if len(b.Records) > 0 && deadline.IsZero() {
+			deadline = time.Now().Add(age)
+		}
+		wait := idle
+		if !deadline.IsZero() {
+			wait = time.Until(deadline)
+		}
+		raws, err := o.nextOrStop(ctx, stop, wait)
+		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+			if o.cap >= o.next && !stopped(stop) {
+				return nil, fmt.Errorf("the records of the open intent, up to offset %d, did not all come within %s", o.cap, rangeBound)
+			}
+			if o.cap >= o.next {
+				return batch.New(o.next), nil
+			}
+			return b, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		o.take(raws)
+	}
+}
+
+func (o *Owner) nextOrStop(ctx context.Context, stop <-chan struct{}, wait time.Duration) ([]batch.Raw, error) {
+	ctx, cancel := context.WithTimeout(ctx, max(wait, time.Millisecond))
+	defer cancel()
+	done := make(chan struct{})
+	defer close(done)
+	go func() { // a stop must not wait for a quiet partition's next record
+		select {
+		case <-stop:
+			cancel()
+		case <-done:
+		}
+	}()
+	raws, err := o.reader.Next(ctx)
+	if errors.Is(err, context.Canceled) && stopped(stop) {
+		return nil, context.DeadlineExceeded
+	}
+	return raws, err
+}
+
+func (o *Owner) take(raws []batch.Raw) {
+	for _, raw := range raws {
+		if raw.Offset >= o.next {
+			o.pending = append(o.pending, o.decoder.Decode(raw))
+		}
+	}
+}
+
+// ceiling is the last offset the batch at hand may reach: an open intent's
+// range is written again as it was, and what must be compared is not mixed with
+// what is new.
+func (o *Owner) ceiling() int64 {
+	if o.cap >= o.next {
+		return o.cap
+	}
+	if o.compareTo >= o.next {
+		return o.compareTo
+	}
+	return -1
+}
+
+// fill moves pending records into b. It tells whether b is full, or ends at
+// ceiling (-1: none).
+func (o *Owner) fill(b *batch.Batch, ceiling int64) bool {
+	for i := range o.pending {
+		r := &o.pending[i]
+		if ceiling >= 0 && r.Offset > ceiling && len(b.Records) > 0 || !o.fits(b, r) {
+			o.pending = o.pending[i:]
+			return true
+		}
+		b.Add(*r)
+		if r.Offset == ceiling {
+			o.pending = o.pending[i+1:]
+			return true
+		}
+	}
+	o.pending = o.pending[:0]
+	return false
+}
+
+// fits applies the limits, but not inside an open intent's range: that batch
+// was formed under the limits of its time.
+func (o *Owner) fits(b *batch.Batch, r *batch.Record) bool {
+	return o.cap >= r.Offset || b.Fits(r, o.cfg.Limits)
+}

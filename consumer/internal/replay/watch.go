@@ -1,0 +1,174 @@
+package replay
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/google/uuid"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"sluice/consumer/internal/partition"
+)
+
+// Owner takes requests for its partition, as *partition.Owner does.
+type Owner interface {
+	Request(ctx context.Context, r partition.Reread) error
+}
+
+// Watcher follows the control topic and hands each open request to the owner of
+// its partition, when this process has it. An owner that takes a partition over
+// gets what is still open, from where the last one got.
+type Watcher struct {
+	client *kgo.Client
+	topic  string
+	log    *slog.Logger
+
+	mu     sync.Mutex
+	open   map[runPartition]state
+	owners map[int32]hold
+}
+
+type runPartition struct {
+	run       uuid.UUID
+	partition int32
+}
+
+type state struct {
+	request Request
+	next    int64 // where the last owner got
+	given   Owner
+}
+
+// hold is an owner for as long as its incarnation lasts.
+type hold struct {
+	ctx   context.Context
+	owner Owner
+}
+
+// NewWatcher reads the control topic from its start, with clients of opts.
+func NewWatcher(opts []kgo.Opt, topic string, log *slog.Logger) (*Watcher, error) {
+	client, err := kgo.NewClient(append(opts[:len(opts):len(opts)],
+		kgo.ConsumeTopics(topic),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+	)...)
+	if err != nil {
+		return nil, fmt.Errorf("control topic: %w", err)
+	}
+	return &Watcher{
+		client: client, topic: topic, log: log,
+		open: map[runPartition]state{}, owners: map[int32]hold{},
+	}, nil
+}
+
+// Run follows the topic until ctx ends.
+func (w *Watcher) Run(ctx context.Context) {
+	for ctx.Err() == nil {
+		fetches := w.client.PollFetches(ctx)
+		fetches.EachError(func(topic string, p int32, err error) {
+			if ctx.Err() == nil {
+				w.log.Warn("reading the control topic", "topic", topic, "partition", p, "error", err)
+			}
+		})
+		fetches.EachRecord(func(r *kgo.Record) {
+			m, ok, err := parse(r.Key, r.Value)
+			if err != nil {
+				w.log.Warn("a control record is passed over", "error", err)
+			} else if ok {
+				w.apply(m)
+			}
+		})
+	}
+}
+
+// Close closes the client; Run must have returned.
+func (w *Watcher) Close() { w.client.Close() }
+
+func (w *Watcher) apply(m message) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	at := runPartition{m.run, m.partition}
+	s, known := w.open[at]
+	switch {
+	case m.deleted:
+		delete(w.open, at)
+	case m.request != nil && !known:
+		w.open[at] = state{request: *m.request, next: m.request.From}
+		w.give(at)
+	case m.progress != nil && known:
+		if m.progress.Done {
+			delete(w.open, at)
+			return
+		}
+		s.next = max(s.next, m.progress.Next)
+		w.open[at] = s
+	}
+}
+
+// Own says that owner has partition until ctx ends.
+func (w *Watcher) Own(ctx context.Context, p int32, owner Owner) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.owners[p] = hold{ctx, owner}
+	for at := range w.open {
+		if at.partition == p {
+			w.give(at)
+		}
+	}
+}
+
+// Disown says that owner no longer has the partition.
+func (w *Watcher) Disown(p int32, owner Owner) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.owners[p].owner == owner {
+		delete(w.owners, p)
+	}
+}
+
+// give hands an open request to the partition's owner, once an incarnation.
+func (w *Watcher) give(at runPartition) {
+	h, ok := w.owners[at.partition]
+	s := w.open[at]
+	if !ok || s.given == h.owner {
+		return
+	}
+	s.given = h.owner
+	w.open[at] = s
+	reread := partition.Reread{From: s.next, To: s.request.To, Report: func(p partition.Progress) { w.report(h.ctx, at, p) }}
+	go func() { // an owner is busy for as long as a batch takes
+		if err := h.owner.Request(h.ctx, reread); err != nil {
+			w.log.Info("a replay request waits for the partition's next owner", "run", at.run, "partition", at.partition)
+		}
+	}()
+}
+
+// report writes an owner's progress to the control topic.
+func (w *Watcher) report(ctx context.Context, at runPartition, p partition.Progress) {
+	m := Progress{
+		Run: at.run, Partition: at.partition, Next: p.Next, To: p.To,
+		Records: p.Records, Written: p.Written, Journaled: p.Journaled, Done: p.Done,
+	}
+	if p.Err != nil {
+		m.Error = p.Err.Error()
+		w.mu.Lock()
+		if s, ok := w.open[at]; ok { // its owner recovers, and is to be asked again
+			s.given, s.next = nil, max(s.next, p.Next)
+			w.open[at] = s
+		}
+		w.mu.Unlock()
+	}
+	value, err := json.Marshal(m)
+	if err != nil {
+		w.log.Error("progress of a replay", "error", err)
+		return
+	}
+	record := &kgo.Record{Topic: w.topic, Key: []byte(ProgressKey(at.run, at.partition)), Value: value}
+	w.client.Produce(context.WithoutCancel(ctx), record, func(_ *kgo.Record, err error) {
+		if err != nil {
+			w.log.Warn("progress of a replay could not be reported", "run", at.run, "error", err)
+		}
+	})
+}

@@ -1,0 +1,92 @@
+// Command consumer reads events from the log, decides once what becomes of
+// each, and writes the rows to ClickHouse. With no command it runs the service;
+// its commands are the operators' tools.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"sluice/deploy/service"
+)
+
+// exitError carries an exit status that is not 1, or one that needs no message.
+type exitError struct {
+	status int
+	err    error
+}
+
+func (e exitError) Error() string {
+	if e.err == nil {
+		return ""
+	}
+	return e.err.Error()
+}
+
+func (e exitError) Unwrap() error { return e.err }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := command().ExecuteContext(ctx)
+	stop()
+	if err == nil {
+		return
+	}
+	status := 1
+	var exit exitError
+	if errors.As(err, &exit) {
+		status = exit.status
+	}
+	if err.Error() != "" {
+		fmt.Fprintln(os.Stderr, "consumer:", err)
+	}
+	os.Exit(status)
+}
+
+func command() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "consumer",
+		Short: "Write the log's events to ClickHouse, each exactly once",
+		Long: `Without a command, consumer runs the service: it joins the consumer group,
+decides once what becomes of each record, and writes rows and journal to
+ClickHouse until it is told to stop (SIGINT or SIGTERM).
+
+Every key of the configuration ("consumer config" prints them) can be set in a
+YAML file (--config), by an environment variable (kafka.brokers is
+SLUICE_KAFKA_BROKERS), or by a flag (--kafka.brokers); the later wins.`,
+		Args:          cobra.NoArgs,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := load(cmd)
+			if err != nil {
+				return err
+			}
+			return run(cmd.Context(), cfg)
+		},
+	}
+	service.AddFlags(root.PersistentFlags(), defaults())
+	root.AddCommand(configCommand(), migrateCommand(), topicsCommand(), verifyCommand(), replayCommand())
+	return root
+}
+
+func configCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "config",
+		Short: "Print the configuration in force as YAML, secrets masked",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := load(cmd)
+			if err != nil {
+				return err
+			}
+			return service.Print(cmd.OutOrStdout(), cfg)
+		},
+	}
+}

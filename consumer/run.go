@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"sluice/consumer/internal/group"
+	"sluice/consumer/internal/kafka"
+	"sluice/consumer/internal/migrate"
+	"sluice/consumer/internal/monitor"
+	"sluice/consumer/internal/partition"
+	"sluice/consumer/internal/replay"
+	"sluice/consumer/internal/store"
+	"sluice/deploy/service"
+)
+
+// run is the service: the admin server beside the consumer, until ctx ends.
+func run(ctx context.Context, cfg config) error {
+	log, err := service.NewLogger(os.Stderr, cfg.Log)
+	if err != nil {
+		return err
+	}
+	reg := service.NewRegistry()
+	mon := monitor.New(reg)
+	listener, err := service.Listen(ctx, cfg.Admin.Address, "admin.address")
+	if err != nil {
+		return err
+	}
+	admin := &http.Server{Handler: service.AdminHandler(reg, mon.Ready), ReadHeaderTimeout: 5 * time.Second}
+	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
+	served := make(chan error, 1)
+	go func() { served <- service.Serve(serving, listener, admin, time.Second, log) }()
+
+	err = consume(ctx, cfg, log, mon, service.KafkaMetrics(reg, "sluice_consumer"))
+	stopServing()
+	if serveErr := <-served; err == nil {
+		err = serveErr
+	}
+	if err == nil {
+		log.Info("stopped in order")
+	}
+	return err
+}
+
+// consume is the consumer itself: it returns when ctx has ended and every
+// partition has been given up in order.
+func consume(ctx context.Context, cfg config, log *slog.Logger, mon *monitor.Monitor, metrics kgo.Opt) error {
+	opts := cfg.Kafka.Options(log)
+	k, err := kafka.New(opts, kafka.Names{Topic: cfg.Kafka.Topic, DeadLetters: cfg.Kafka.DeadLetters, Group: cfg.Group.ID})
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	st, err := store.Open(cfg.ClickHouse.DSN)
+	if err != nil {
+		return err
+	}
+	defer st.Close() //nolint:errcheck // nothing is left to be written
+	if err := awaitSchema(ctx, st, mon, log); err != nil {
+		return err
+	}
+
+	// Owners outlive the signal to stop: they finish what they are at.
+	owning, disown := context.WithCancel(context.WithoutCancel(ctx))
+	defer disown()
+	watcher, err := replay.NewWatcher(opts, cfg.Kafka.Control, log)
+	if err != nil {
+		return err
+	}
+	defer watcher.Close()
+	var tasks sync.WaitGroup
+	defer tasks.Wait()
+	defer disown()
+	tasks.Go(func() { watcher.Run(owning) })
+
+	start := func(ctx context.Context, stop <-chan struct{}, p int32, commit group.CommitFunc) {
+		mon.Assigned(p)
+		defer mon.Gone(p)
+		owner := partition.New(partition.Config{
+			Topic: cfg.Kafka.Topic, Partition: p, Limits: cfg.Batch,
+			CloseAfter: cfg.Group.CloseAfter, IntentFresh: cfg.Group.IntentFresh,
+			IndexKeys: cfg.Index.Keys, IndexAge: cfg.Index.Age,
+		}, kafka.Owned{Log: k, Partition: p, CommitFunc: commit}, st, mon, log)
+		watcher.Own(ctx, p, owner)
+		defer watcher.Disown(p, owner)
+		owner.Run(ctx, stop)
+	}
+	member, err := group.Join(owning, group.Config{
+		Topic: cfg.Kafka.Topic, ID: cfg.Group.ID,
+		SessionTimeout: cfg.Group.SessionTimeout, RevokeTimeout: cfg.Group.RevokeTimeout, OnJoined: mon.Joined,
+	}, append(opts[:len(opts):len(opts)], metrics), log, start)
+	if err != nil {
+		return err
+	}
+	tasks.Go(func() { member.Run(owning) })
+	<-ctx.Done()
+	mon.Stopping()
+	log.Info("stopping: finishing the batches at hand")
+	member.Leave()
+	return nil
+}
+
+// awaitSchema waits until ClickHouse answers and holds the schema this program
+// was built for. A wrong schema is an error at once: waiting won't mend it.
+func awaitSchema(ctx context.Context, st *store.Store, mon *monitor.Monitor, log *slog.Logger) error {
+	for {
+		err := st.Ping(ctx)
+		if err == nil {
+			if err := migrate.Check(ctx, st.Conn()); err != nil {
+				return fmt.Errorf("clickhouse: %w", err)
+			}
+			return nil
+		}
+		log.Warn("ClickHouse does not answer", "error", err)
+		mon.Waiting(fmt.Errorf("ClickHouse does not answer: %w", err))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// unregistered makes a monitor that no one scrapes, for commands that consume.
+func unregistered() *monitor.Monitor { return monitor.New(prometheus.NewRegistry()) }

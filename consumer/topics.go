@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/spf13/cobra"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"sluice/deploy/service"
+)
+
+func topicsCommand() *cobra.Command {
+	topics := &cobra.Command{Use: "topics", Short: "Create the topics that Sluice stands on"}
+	topics.AddCommand(&cobra.Command{
+		Use:   "ensure",
+		Short: "Create the topics that are missing; what exists is left as it is",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := load(cmd)
+			if err != nil {
+				return err
+			}
+			log, err := service.NewLogger(cmd.ErrOrStderr(), cfg.Log)
+			if err != nil {
+				return err
+			}
+			client, err := kgo.NewClient(cfg.Kafka.Options(log)...)
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			return ensureTopics(cmd.Context(), kadm.NewClient(client), cfg, cmd.OutOrStdout())
+		},
+	})
+	return topics
+}
+
+// eventsMaxBytes holds an event of 1 MiB with its key, headers and batch frame;
+// a dead letter adds headers to the largest record.
+const (
+	eventsMaxBytes      = 2 << 20
+	deadLettersMaxBytes = 4 << 20
+)
+
+func ensureTopics(ctx context.Context, admin *kadm.Client, cfg config, w io.Writer) error {
+	retention := strconv.FormatInt(cfg.Topics.Retention.Milliseconds(), 10)
+	want := []struct {
+		name       string
+		partitions int32
+		config     map[string]string
+	}{
+		{cfg.Kafka.Topic, cfg.Topics.Partitions, map[string]string{
+			"cleanup.policy": "delete", "retention.ms": retention, "max.message.bytes": strconv.Itoa(eventsMaxBytes),
+		}},
+		// Dead letters are kept until somebody has dealt with them.
+		{cfg.Kafka.DeadLetters, cfg.Topics.Partitions, map[string]string{
+			"cleanup.policy": "delete", "retention.ms": "-1", "max.message.bytes": strconv.Itoa(deadLettersMaxBytes),
+		}},
+		{cfg.Kafka.Control, 1, map[string]string{"cleanup.policy": "compact"}},
+	}
+	for _, t := range want {
+		values := map[string]*string{}
+		for k, v := range t.config {
+			values[k] = &v
+		}
+		_, err := admin.CreateTopic(ctx, t.partitions, cfg.Topics.Replication, values, t.name)
+		switch {
+		case errors.Is(err, kerr.TopicAlreadyExists):
+			fmt.Fprintf(w, "%-16s exists\n", t.name)
+		case err != nil:
+			return fmt.Errorf("creating the topic %s: %w", t.name, err)
+		default:
+			fmt.Fprintf(w, "%-16s created, %d partitions\n", t.name, t.partitions)
+		}
+	}
+	return nil
+}
