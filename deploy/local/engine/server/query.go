@@ -72,10 +72,18 @@ func (s *Server) stream(ctx context.Context, w http.ResponseWriter, stream *chdb
 		case err != nil && out == nil:
 			return err
 		case err != nil:
-			// The status is sent: ClickHouse frames the error in the body.
+			// The status is sent: ClickHouse frames the error in the body, and
+			// not in a compressed block of its own, for a client finds it by
+			// its mark where it expected the next block.
 			text := s.text(asException(err))
-			fmt.Fprintf(out, "\r\n__exception__\r\n%s\r\n%s%d %s\r\n__exception__\r\n", tag, text, len(text), tag)
-			_ = out.Close() // a client that left is no one's loss
+			frame := fmt.Sprintf("\r\n__exception__\r\n%s\r\n%s%d %s\r\n__exception__\r\n", tag, text, len(text), tag)
+			if q.compress {
+				_ = out.Close() // a client that left is no one's loss
+				_, _ = io.WriteString(w, frame)
+				return nil
+			}
+			_, _ = io.WriteString(out, frame) // likewise
+			_ = out.Close()
 			return nil
 		case out == nil:
 			w.Header().Set("X-ClickHouse-Exception-Tag", tag)
