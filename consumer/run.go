@@ -51,8 +51,8 @@ func run(ctx context.Context, cfg config) error {
 }
 
 // consume is the consumer itself: it returns when ctx has ended and every
-// partition has been given up in order.
-func consume(ctx context.Context, cfg config, log *slog.Logger, mon *monitor.Monitor, metrics kgo.Opt) error {
+// partition has been given up in order. extra are options for the group's client.
+func consume(ctx context.Context, cfg config, log *slog.Logger, mon *monitor.Monitor, extra ...kgo.Opt) error {
 	opts := cfg.Kafka.Options(log)
 	k, err := kafka.New(opts, kafka.Names{Topic: cfg.Kafka.Topic, DeadLetters: cfg.Kafka.DeadLetters, Group: cfg.Group.ID})
 	if err != nil {
@@ -96,7 +96,7 @@ func consume(ctx context.Context, cfg config, log *slog.Logger, mon *monitor.Mon
 	member, err := group.Join(owning, group.Config{
 		Topic: cfg.Kafka.Topic, ID: cfg.Group.ID,
 		SessionTimeout: cfg.Group.SessionTimeout, RevokeTimeout: cfg.Group.RevokeTimeout, OnJoined: mon.Joined,
-	}, append(opts[:len(opts):len(opts)], metrics), log, start)
+	}, append(opts[:len(opts):len(opts)], extra...), log, start)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"sluice/consumer/internal/migrate"
+	"sluice/consumer/internal/store"
+	"sluice/deploy/local/enginetest"
+	"sluice/schemas/event"
+)
+
+// stack is a broker, a ClickHouse and a consumer between them, all real but
+// for the broker, which is kfake.
+type stack struct {
+	t        *testing.T
+	cfg      config
+	engine   *enginetest.Engine
+	producer *kgo.Client
+	store    *store.Store
+	log      *slog.Logger
+}
+
+func newStack(t *testing.T) *stack {
+	t.Helper()
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
+	require.NoError(t, err)
+	t.Cleanup(cluster.Close)
+	engine := enginetest.Start(t)
+	cfg := defaults()
+	cfg.Kafka.Brokers = cluster.ListenAddrs()
+	cfg.ClickHouse.DSN = engine.URL + "/sluice"
+	cfg.Batch.Age = 50 * time.Millisecond
+	cfg.Topics.Partitions = 3
+	s := &stack{t: t, cfg: cfg, engine: engine, log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	s.producer, err = kgo.NewClient(kgo.SeedBrokers(cfg.Kafka.Brokers...), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)))
+	require.NoError(t, err)
+	t.Cleanup(s.producer.Close)
+	require.NoError(t, ensureTopics(t.Context(), kadm.NewClient(s.producer), cfg, &strings.Builder{}))
+	require.NoError(t, migrate.Up(t.Context(), cfg.ClickHouse.DSN, func(string) {}))
+	s.store, err = store.Open(cfg.ClickHouse.DSN)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.store.Close()) })
+	return s
+}
+
+// consuming runs a consumer until the returned function is called.
+func (s *stack) consuming() (stop func()) {
+	ctx, cancel := context.WithCancel(s.t.Context())
+	done := make(chan error, 1)
+	mon := unregistered()
+	go func() { done <- consume(ctx, s.cfg, s.log, mon) }()
+	require.Eventually(s.t, func() bool { return mon.Ready() == nil }, 30*time.Second, 20*time.Millisecond)
+	return func() {
+		cancel()
+		require.NoError(s.t, <-done)
+	}
+}
+
+func (s *stack) produce(records ...*kgo.Record) {
+	s.t.Helper()
+	for _, r := range records {
+		r.Topic = s.cfg.Kafka.Topic
+	}
+	require.NoError(s.t, s.producer.ProduceSync(s.t.Context(), records...).FirstErr())
+}
+
+// record is an event as the edge would write it; n makes it distinct.
+func record(n int, payload string) *kgo.Record {
+	e := event.Event{
+		Source: "test:source", EventType: "typ%e", ActorID: fmt.Sprint("actor-", n%7),
+		OccurredAt: time.Date(2026, 1, 2, 3, 4, 5, n*1000, time.UTC), Payload: []byte(payload),
+	}
+	return &kgo.Record{Key: e.AppendKey(nil), Value: e.AppendJSON(nil)}
+}
+
+func (s *stack) scalar(query string) (n uint64) {
+	s.t.Helper()
+	require.NoError(s.t, s.store.Conn().QueryRow(s.t.Context(), query).Scan(&n))
+	return n
+}
+
+func (s *stack) verified() report {
+	s.t.Helper()
+	cmd := command()
+	cmd.SetErr(os.Stderr)
+	t, err := openTools(cmd, s.cfg)
+	require.NoError(s.t, err)
+	defer t.close()
+	r, err := t.verify(s.t.Context(), 20*time.Second)
+	require.NoError(s.t, err)
+	return r
+}
+
+func TestEachRecordOnce(t *testing.T) {
+	s := newStack(t)
+	stop := s.consuming()
+	var sent []*kgo.Record
+	for i := range 1000 {
+		sent = append(sent, record(i, fmt.Sprintf(`{"n":%d}`, i)))
+	}
+	s.produce(sent...)
+	for i := range 300 { // repeats, with the members in another order of writing
+		s.produce(record(i, fmt.Sprintf(`{ "n" : %d }`, i)))
+	}
+	for i := range 20 {
+		s.produce(record(i, `{"n":"other"}`))
+	}
+	s.produce(&kgo.Record{Value: []byte("garbage")}, &kgo.Record{Key: []byte("x"), Value: nil})
+	r := s.verified()
+	require.Equal(t, report{OK: true, Records: 1322, Rows: 1000, Duplicates: 300, Conflicts: 20, DeadLettered: 2, RollupsEqual: true}, r)
+	stop()
+
+	// Started again, it goes on where it was and writes nothing twice.
+	stop = s.consuming()
+	s.produce(record(5000, `{}`))
+	require.Equal(t, 1001, s.verified().Rows)
+	require.EqualValues(t, 1001, s.scalar("SELECT count() FROM event_log"))
+	stop()
+}

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"sluice/schemas/event"
+)
+
+// seeded is a stack whose consumer has written 500 rows, 100 duplicates and 10
+// conflicts, and has stopped.
+func seeded(t *testing.T) (*stack, report) {
+	t.Helper()
+	s := newStack(t)
+	stop := s.consuming()
+	for i := range 500 {
+		s.produce(record(i, `{"n":1}`))
+	}
+	for i := range 100 {
+		s.produce(record(i, `{"n":1}`))
+	}
+	for i := range 10 {
+		s.produce(record(i, `{"n":2}`))
+	}
+	r := s.verified()
+	stop()
+	require.Equal(t, report{OK: true, Records: 610, Rows: 500, Duplicates: 100, Conflicts: 10, RollupsEqual: true}, r)
+	return s, r
+}
+
+func (s *stack) exec(query string) {
+	s.t.Helper()
+	require.NoError(s.t, s.store.Conn().Exec(s.t.Context(), query))
+}
+
+// resetOffsets does what Kafka's own tool does: a commit without metadata.
+func (s *stack) resetOffsets(at int64) {
+	s.t.Helper()
+	var offsets kadm.Offsets
+	for p := range s.cfg.Topics.Partitions {
+		offsets.AddOffset(s.cfg.Kafka.Topic, p, at, -1)
+	}
+	_, err := kadm.NewClient(s.producer).CommitOffsets(s.t.Context(), s.cfg.Group.ID, offsets)
+	require.NoError(s.t, err)
+}
+
+// What an operator or a disaster does while no consumer runs, and what must be
+// there again after the next start, by itself, with no row written twice.
+func TestRestartMends(t *testing.T) {
+	for name, disaster := range map[string]func(s *stack){
+		"offsets set back to the start":     func(s *stack) { s.resetOffsets(0) },
+		"offsets set forward past the log":  func(s *stack) { s.resetOffsets(100_000) },
+		"a table emptied, offsets set back": func(s *stack) { s.exec("TRUNCATE TABLE event_log"); s.resetOffsets(0) },
+		"rows deleted, offsets set back": func(s *stack) {
+			s.exec("DELETE FROM event_log WHERE actor_id = 'actor-3'")
+			s.resetOffsets(0)
+		},
+		"everything emptied": func(s *stack) {
+			s.exec("TRUNCATE TABLE event_log")
+			s.exec("TRUNCATE TABLE journal")
+		},
+		"the journal emptied": func(s *stack) { s.exec("TRUNCATE TABLE journal") },
+		"the group's offsets deleted": func(s *stack) {
+			_, err := kadm.NewClient(s.producer).DeleteGroups(s.t.Context(), s.cfg.Group.ID)
+			require.NoError(s.t, err)
+		},
+		"the engine killed and started again": func(s *stack) { s.engine.Kill(); s.engine.Restart() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, before := seeded(t)
+			disaster(s)
+			stop := s.consuming()
+			defer stop()
+			s.produce(record(9_999, `{}`))
+			before.Records++
+			before.Rows++
+			require.Eventually(t, func() bool { return s.verified() == before }, 20*time.Second, 100*time.Millisecond)
+			require.EqualValues(t, 501, s.scalar("SELECT count() FROM event_log"))
+			require.EqualValues(t, 10, s.scalar("SELECT uniqExact(event_id, payload_hash) FROM journal WHERE fate = 'conflict'"))
+		})
+	}
+}
+
+// A replay asks the running owners, who write what is missing and only that.
+func TestReplay(t *testing.T) {
+	for _, running := range []bool{true, false} {
+		t.Run(fmt.Sprintf("consumer running %v", running), func(t *testing.T) {
+			s, before := seeded(t)
+			s.exec("DELETE FROM event_log WHERE actor_id = 'actor-5'")
+			missing := 500 - int(s.scalar("SELECT count() FROM event_log"))
+			require.Positive(t, missing)
+			if running {
+				defer s.consuming()()
+			}
+			tools, err := openTools(command(), s.cfg)
+			require.NoError(t, err)
+			defer tools.close()
+			for _, dryRun := range []bool{true, false} {
+				results, err := tools.replay(t.Context(), "earliest", dryRun)
+				require.NoError(t, err)
+				found, written := 0, 0
+				for _, r := range results {
+					found += r.Missing
+					written += r.Written
+				}
+				require.Equal(t, missing, found)
+				if !dryRun {
+					require.Equal(t, missing, written)
+				}
+			}
+			require.Equal(t, before, s.verified())
+			results, err := tools.replay(t.Context(), "0:0,2:5", false)
+			require.NoError(t, err)
+			require.Len(t, results, 2)
+			require.Zero(t, results[0].Written+results[1].Written)
+			require.EqualValues(t, 500, s.scalar("SELECT count() FROM event_log"))
+		})
+	}
+}
+
+// A record of another producer, with its own partitioner, no key or a wrong
+// one, is decided where its key belongs, and a repeat of it is one row.
+func TestForeignProducers(t *testing.T) {
+	s := newStack(t)
+	defer s.consuming()()
+	manual, err := kgo.NewClient(kgo.SeedBrokers(s.cfg.Kafka.Brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	require.NoError(t, err)
+	defer manual.Close()
+	misplaced := 0
+	for i := range 60 {
+		r := record(i, `{}`)
+		s.produce(record(i, `{}`))
+		home := event.Partition(r.Key, s.cfg.Topics.Partitions)
+		r.Topic, r.Partition = s.cfg.Kafka.Topic, int32(i)%s.cfg.Topics.Partitions
+		switch i % 3 {
+		case 0:
+			r.Key = nil
+		case 1:
+			r.Key = []byte("wrong")
+		}
+		if r.Partition != home {
+			misplaced++
+		}
+		require.NoError(t, manual.ProduceSync(t.Context(), r).FirstErr())
+	}
+	want := report{OK: true, Records: 120 + misplaced, Rows: 60, Duplicates: 60, Forwarded: misplaced, RollupsEqual: true}
+	require.Eventually(t, func() bool { return s.verified() == want }, 20*time.Second, 100*time.Millisecond)
+}
