@@ -42,7 +42,7 @@ func (d *Decoder) Decode(body []byte, now time.Time) (Event, []Fault) {
 	d.json.Reset(&d.src)
 	if k := d.json.PeekKind(); k != '{' {
 		if k != 0 {
-			d.fault("", "is "+kindName(k), "one JSON object")
+			d.fault(FaultType, "", "is "+kindName(k), "one JSON object")
 			return Event{}, d.faults
 		}
 		return Event{}, []Fault{d.syntax(d.json.SkipValue())}
@@ -51,7 +51,7 @@ func (d *Decoder) Decode(body []byte, now time.Time) (Event, []Fault) {
 	if err == nil {
 		_, err = d.json.ReadToken()
 		if err == nil {
-			d.fault("", "holds more than one JSON value", "one JSON object; several events go to the batch endpoint")
+			d.fault(FaultMalformed, "", "holds more than one JSON value", "one JSON object; several events go to the batch endpoint")
 		} else if errors.Is(err, io.EOF) {
 			err = nil
 		}
@@ -69,12 +69,13 @@ func (d *Decoder) Decode(body []byte, now time.Time) (Event, []Fault) {
 func (d *Decoder) unreadable(body []byte) (Fault, bool) {
 	switch {
 	case len(bytes.TrimLeft(body, " \t\r\n")) == 0:
-		return Fault{Detail: "is empty", Allowed: "one JSON object"}, true
+		return Fault{Kind: FaultMalformed, Detail: "is empty", Allowed: "one JSON object"}, true
 	case bytes.HasPrefix(body, []byte("\xef\xbb\xbf")):
-		return Fault{Detail: "begins with a byte order mark", Allowed: "UTF-8 without one (RFC 8259, section 8.1)"}, true
+		return Fault{Kind: FaultMalformed, Detail: "begins with a byte order mark", Allowed: "UTF-8 without one (RFC 8259, section 8.1)"}, true
 	}
 	if at := deeperThan(body, d.limits.Depth); at >= 0 {
 		return Fault{
+			Kind:    FaultTooDeep,
 			Detail:  "is nested too deeply at byte " + strconv.Itoa(at),
 			Allowed: strconv.Itoa(d.limits.Depth) + " levels at most",
 		}, true
@@ -82,8 +83,8 @@ func (d *Decoder) unreadable(body []byte) (Fault, bool) {
 	return Fault{}, false
 }
 
-func (d *Decoder) fault(pointer, detail, allowed string) {
-	d.faults = append(d.faults, Fault{Pointer: pointer, Detail: detail, Allowed: allowed})
+func (d *Decoder) fault(kind FaultKind, pointer, detail, allowed string) {
+	d.faults = append(d.faults, Fault{Kind: kind, Pointer: pointer, Detail: detail, Allowed: allowed})
 }
 
 var members = []string{MemberSource, MemberEventType, MemberActorID, MemberOccurredAt, MemberPayload, MemberClientEventID}
@@ -123,7 +124,7 @@ func (d *Decoder) object(now time.Time) (Event, error) {
 			e.OccurredAt = d.time(value, now)
 		case MemberPayload:
 			if k := value.Kind(); k != '{' {
-				d.fault("/payload", "is "+kindName(k), "a JSON object; left out it is {}")
+				d.fault(FaultType, "/payload", "is "+kindName(k), "a JSON object; left out it is {}")
 			}
 			e.Payload = value
 		default:
@@ -145,7 +146,7 @@ func (d *Decoder) object(now time.Time) (Event, error) {
 
 func (d *Decoder) require(seen bool, name, allowed string) {
 	if !seen {
-		d.fault("/"+name, "is missing", allowed)
+		d.fault(FaultMissing, "/"+name, "is missing", allowed)
 	}
 }
 
@@ -161,47 +162,62 @@ func (d *Decoder) unknown(name string) {
 	if near := Nearest(name, members); near != "" {
 		allowed = "did you mean " + near + "?"
 	}
-	d.fault(escapePointer(name), "is not a member of an event", allowed)
+	d.fault(FaultUnknown, escapePointer(name), "is not a member of an event", allowed)
 }
 
 func (d *Decoder) field(name string, value jsontext.Value) string {
 	if k := value.Kind(); k != '"' {
-		d.fault("/"+name, "is "+kindName(k), "a string")
+		d.fault(FaultType, "/"+name, "is "+kindName(k), "a string")
 		return ""
 	}
 	s := unquote(value)
-	switch {
-	case s == "":
-		d.fault("/"+name, "is empty", "1 to "+strconv.Itoa(d.limits.FieldBytes)+" bytes")
-	case len(s) > d.limits.FieldBytes:
-		d.fault("/"+name, "has "+strconv.Itoa(len(s))+" bytes", "1 to "+strconv.Itoa(d.limits.FieldBytes)+" bytes")
-	case strings.IndexByte(s, 0) >= 0:
-		d.fault("/"+name, "contains NUL", "any text without U+0000")
+	if f, ok := CheckField(name, s, d.limits); !ok {
+		d.faults = append(d.faults, f)
 	}
 	return s
+}
+
+// CheckField checks a value of source, event_type, actor_id or client_event_id
+// that stands outside an event's JSON, in a header say, by the rules for the
+// member name. It returns true, or the fault and false.
+func CheckField(name, value string, limits Limits) (Fault, bool) {
+	f := Fault{Pointer: "/" + name, Kind: FaultLength, Allowed: "1 to " + strconv.Itoa(limits.FieldBytes) + " bytes"}
+	switch {
+	case value == "":
+		f.Detail = "is empty"
+	case len(value) > limits.FieldBytes:
+		f.Detail = "has " + strconv.Itoa(len(value)) + " bytes"
+	case strings.IndexByte(value, 0) >= 0:
+		f.Kind, f.Detail, f.Allowed = FaultCharacter, "contains NUL", "any text without U+0000"
+	case !utf8.ValidString(value):
+		f.Kind, f.Detail, f.Allowed = FaultCharacter, "is not UTF-8", "any text without U+0000"
+	default:
+		return Fault{}, true
+	}
+	return f, false
 }
 
 const timeAllowed = "an RFC 3339 date-time with a zone, as in 2026-01-02T03:04:05.678Z"
 
 func (d *Decoder) time(value jsontext.Value, now time.Time) time.Time {
 	if k := value.Kind(); k != '"' {
-		d.fault("/occurred_at", "is "+kindName(k), timeAllowed)
+		d.fault(FaultType, "/occurred_at", "is "+kindName(k), timeAllowed)
 		return time.Time{}
 	}
 	s := unquote(value)
 	t, msg := ParseTime(s)
 	if msg != "" {
-		d.fault("/occurred_at", strconv.Quote(clip(s))+" "+msg, timeAllowed)
+		d.fault(FaultTime, "/occurred_at", strconv.Quote(clip(s))+" "+msg, timeAllowed)
 		return t
 	}
 	switch {
 	case t.Before(Earliest) || t.After(Latest):
-		d.fault("/occurred_at", "cannot be stored", Earliest.Format(time.RFC3339)+" to "+Latest.Format(time.RFC3339))
+		d.fault(FaultTimeRange, "/occurred_at", "cannot be stored", Earliest.Format(time.RFC3339)+" to "+Latest.Format(time.RFC3339))
 	case now.IsZero():
 	case d.limits.MaxAhead > 0 && t.Sub(now) > d.limits.MaxAhead:
-		d.fault("/occurred_at", "lies in the future", "at most "+d.limits.MaxAhead.String()+" after "+now.UTC().Format(time.RFC3339))
+		d.fault(FaultTimeRange, "/occurred_at", "lies in the future", "at most "+d.limits.MaxAhead.String()+" after "+now.UTC().Format(time.RFC3339))
 	case d.limits.MaxAge > 0 && now.Sub(t) > d.limits.MaxAge:
-		d.fault("/occurred_at", "is older than what is kept", "at most "+d.limits.MaxAge.String()+" before "+now.UTC().Format(time.RFC3339))
+		d.fault(FaultTimeRange, "/occurred_at", "is older than what is kept", "at most "+d.limits.MaxAge.String()+" before "+now.UTC().Format(time.RFC3339))
 	}
 	return t
 }
@@ -211,9 +227,9 @@ func (d *Decoder) syntax(err error) Fault {
 	var syn *jsontext.SyntacticError
 	if !errors.As(err, &syn) {
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return Fault{Detail: "ends too early", Allowed: "one complete JSON object"}
+			return Fault{Kind: FaultMalformed, Detail: "ends too early", Allowed: "one complete JSON object"}
 		}
-		return Fault{Detail: "is not valid JSON: " + err.Error()}
+		return Fault{Kind: FaultMalformed, Detail: "is not valid JSON: " + err.Error()}
 	}
 	pointer := string(syn.JSONPointer)
 	if len(pointer) > 256 {
@@ -222,11 +238,12 @@ func (d *Decoder) syntax(err error) Fault {
 	at := fmt.Sprintf(" at byte %d", syn.ByteOffset)
 	switch {
 	case errors.Is(syn.Err, jsontext.ErrDuplicateName):
-		return Fault{Pointer: pointer, Detail: "is a repeated name" + at, Allowed: "each name once in an object (RFC 7493, section 2.3)"}
+		return Fault{Kind: FaultRepeatedName, Pointer: pointer, Detail: "is a repeated name" + at, Allowed: "each name once in an object (RFC 7493, section 2.3)"}
 	case errors.Is(syn.Err, io.ErrUnexpectedEOF):
-		return Fault{Pointer: pointer, Detail: "ends too early" + at, Allowed: "one complete JSON object"}
+		return Fault{Kind: FaultMalformed, Pointer: pointer, Detail: "ends too early" + at, Allowed: "one complete JSON object"}
 	}
 	return Fault{
+		Kind:    FaultMalformed,
 		Pointer: pointer,
 		Detail:  "is not valid JSON" + at + ": " + syn.Err.Error(),
 		Allowed: "I-JSON (RFC 7493): UTF-8, no comments, no lone surrogates",

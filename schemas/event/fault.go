@@ -14,6 +14,35 @@ type Fault struct {
 	Detail string `json:"detail"`
 	// Allowed says what would have been right; "" when Detail leaves no doubt.
 	Allowed string `json:"allowed,omitempty"`
+	// Kind classes the fault for counting; it is not for whoever sent it.
+	Kind FaultKind `json:"-"`
+}
+
+// FaultKind is one of a closed set of kinds of faults, fit for a metric's label.
+type FaultKind string
+
+// The kinds of faults.
+const (
+	FaultMalformed    FaultKind = "malformed"      // not one I-JSON object
+	FaultRepeatedName FaultKind = "repeated_name"  // a name twice in an object
+	FaultTooDeep      FaultKind = "too_deep"       // nested past Limits.Depth
+	FaultTooLarge     FaultKind = "too_large"      // more bytes than the edge takes
+	FaultMissing      FaultKind = "missing"        // a required member is not there
+	FaultUnknown      FaultKind = "unknown_member" // a member that events do not have
+	FaultType         FaultKind = "wrong_type"     // another JSON type than the member's
+	FaultLength       FaultKind = "wrong_length"   // empty, or past Limits.FieldBytes
+	FaultCharacter    FaultKind = "bad_character"  // NUL
+	FaultTime         FaultKind = "bad_time"       // not an RFC 3339 date-time
+	FaultTimeRange    FaultKind = "time_range"     // a time too early or too late
+	FaultMismatch     FaultKind = "mismatch"       // two places that contradict each other
+)
+
+// FaultKinds lists them all.
+func FaultKinds() []FaultKind {
+	return []FaultKind{
+		FaultMalformed, FaultRepeatedName, FaultTooDeep, FaultTooLarge, FaultMissing, FaultUnknown,
+		FaultType, FaultLength, FaultCharacter, FaultTime, FaultTimeRange, FaultMismatch,
+	}
 }
 
 func (f Fault) String() string {

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sluice/deploy/service"
+	"sluice/ingest/internal/httpapi"
+	"sluice/ingest/internal/produce"
+	"sluice/schemas/event"
+)
+
+// config is all that can be configured. "help" tags are the flags' usage texts.
+type config struct {
+	HTTP     httpConfig     `mapstructure:"http"`
+	Admin    service.Admin  `mapstructure:"admin"`
+	Kafka    service.Kafka  `mapstructure:"kafka"`
+	Log      service.Log    `mapstructure:"log"`
+	Limits   limitsConfig   `mapstructure:"limits"`
+	Produce  produceConfig  `mapstructure:"produce"`
+	Shutdown shutdownConfig `mapstructure:"shutdown"`
+}
+
+type httpConfig struct {
+	Address           string        `mapstructure:"address" help:"address that events are posted to"`
+	ReadHeaderTimeout time.Duration `mapstructure:"read_header_timeout" help:"most time for a request's header to arrive"`
+	ReadTimeout       time.Duration `mapstructure:"read_timeout" help:"most time for a whole request to arrive"`
+	WriteTimeout      time.Duration `mapstructure:"write_timeout" help:"most time from a request's header to the end of its answer"`
+	IdleTimeout       time.Duration `mapstructure:"idle_timeout" help:"how long a connection may wait for its next request"`
+	MaxHeaderBytes    int           `mapstructure:"max_header_bytes" help:"most bytes of a request's header"`
+	MaxConnections    int           `mapstructure:"max_connections" help:"most connections at a time; further ones wait to be accepted"`
+}
+
+type limitsConfig struct {
+	EventBytes    int64         `mapstructure:"event_bytes" help:"most bytes of an event"`
+	BatchItems    int           `mapstructure:"batch_items" help:"most events of a batch"`
+	BodyBytes     int64         `mapstructure:"body_bytes" help:"most bytes of a batch, as sent and decoded"`
+	InFlightBytes int64         `mapstructure:"in_flight_bytes" help:"most bytes that all requests in flight hold"`
+	Depth         int           `mapstructure:"depth" help:"how deep an event may be nested"`
+	FieldBytes    int           `mapstructure:"field_bytes" help:"most bytes of source, event_type, actor_id, client_event_id"`
+	MaxAhead      time.Duration `mapstructure:"max_ahead" help:"how far occurred_at may lie in the future; 0: unchecked"`
+	MaxAge        time.Duration `mapstructure:"max_age" help:"how far occurred_at may lie in the past; 0: unchecked"`
+}
+
+type produceConfig struct {
+	AckTimeout    time.Duration `mapstructure:"ack_timeout" help:"how long a request waits for the log's acknowledgement"`
+	Linger        time.Duration `mapstructure:"linger" help:"how long a partition waits for more records before it sends"`
+	BufferBytes   int64         `mapstructure:"buffer_bytes" help:"most bytes of records not acknowledged yet"`
+	Compression   string        `mapstructure:"compression" help:"none, snappy, lz4 or zstd"`
+	ProbeInterval time.Duration `mapstructure:"probe_interval" help:"how often the log is asked whether it is there"`
+}
+
+type shutdownConfig struct {
+	Grace time.Duration `mapstructure:"grace" help:"how long to go on serving, not ready, before stopping: for load balancers to notice"`
+	Drain time.Duration `mapstructure:"drain" help:"most time for requests in flight to finish"`
+	Flush time.Duration `mapstructure:"flush" help:"most time after that for records to be acknowledged"`
+}
+
+// defaults is the configuration of an edge that is told nothing.
+func defaults() config {
+	limits := httpapi.DefaultConfig()
+	send := produce.DefaultConfig("")
+	return config{
+		HTTP: httpConfig{
+			Address:           "127.0.0.1:8080",
+			ReadHeaderTimeout: 5 * time.Second,
+			ReadTimeout:       30 * time.Second,
+			WriteTimeout:      90 * time.Second,
+			IdleTimeout:       2 * time.Minute,
+			MaxHeaderBytes:    32 << 10,
+			MaxConnections:    10_000,
+		},
+		Admin: service.Admin{Address: "127.0.0.1:8081"},
+		Kafka: service.DefaultKafka("sluice-ingest"),
+		Log:   service.DefaultLog(),
+		Limits: limitsConfig{
+			EventBytes:    limits.EventBytes,
+			BatchItems:    limits.BatchItems,
+			BodyBytes:     limits.BodyBytes,
+			InFlightBytes: limits.InFlightBytes,
+			Depth:         limits.Event.Depth,
+			FieldBytes:    limits.Event.FieldBytes,
+			MaxAhead:      limits.Event.MaxAhead,
+			MaxAge:        limits.Event.MaxAge,
+		},
+		Produce: produceConfig{
+			AckTimeout:    send.AckTimeout,
+			Linger:        send.Linger,
+			BufferBytes:   send.BufferBytes,
+			Compression:   send.Compression,
+			ProbeInterval: send.ProbeInterval,
+		},
+		Shutdown: shutdownConfig{Drain: 15 * time.Second, Flush: 10 * time.Second},
+	}
+}
+
+// load reads and checks the configuration of cmd.
+func load(cmd *cobra.Command, environ []string) (config, error) {
+	cfg, err := service.Load(defaults(), service.Source{
+		Flags:   cmd.Flags(),
+		Environ: environ,
+		// The consumer's sections.
+		Foreign: []string{"clickhouse", "batch", "group", "topics", "index", "retry"},
+	})
+	if err != nil {
+		return cfg, err
+	}
+	return cfg, cfg.validate()
+}
+
+func (c config) validate() error {
+	if err := c.Kafka.Validate(); err != nil {
+		return err
+	}
+	if err := c.api().Validate(); err != nil {
+		return fmt.Errorf("limits: %w", err)
+	}
+	if err := c.producer().Validate(); err != nil {
+		return fmt.Errorf("produce: %w", err)
+	}
+	h := c.HTTP
+	switch {
+	case h.ReadHeaderTimeout <= 0 || h.ReadTimeout < h.ReadHeaderTimeout || h.IdleTimeout <= 0:
+		return errors.New("http: read_header_timeout and idle_timeout must be more than 0, read_timeout at least read_header_timeout")
+	case h.WriteTimeout < h.ReadTimeout+c.Produce.AckTimeout:
+		return fmt.Errorf("http.write_timeout is %v, want at least read_timeout and produce.ack_timeout together, %v",
+			h.WriteTimeout, h.ReadTimeout+c.Produce.AckTimeout)
+	case h.MaxConnections < 1 || h.MaxHeaderBytes < 1024:
+		return errors.New("http: max_connections must be at least 1, max_header_bytes at least 1024")
+	case c.Shutdown.Grace < 0 || c.Shutdown.Drain <= 0 || c.Shutdown.Flush <= 0:
+		return errors.New("shutdown: drain and flush must be more than 0, grace not negative")
+	}
+	return nil
+}
+
+func (c config) api() httpapi.Config {
+	l := c.Limits
+	return httpapi.Config{
+		Event:         event.Limits{FieldBytes: l.FieldBytes, Depth: l.Depth, MaxAhead: l.MaxAhead, MaxAge: l.MaxAge},
+		EventBytes:    l.EventBytes,
+		BatchItems:    l.BatchItems,
+		BodyBytes:     l.BodyBytes,
+		InFlightBytes: l.InFlightBytes,
+	}
+}
+
+func (c config) producer() produce.Config {
+	return produce.Config{
+		Topic:         c.Kafka.Topic,
+		AckTimeout:    c.Produce.AckTimeout,
+		Linger:        c.Produce.Linger,
+		BufferBytes:   c.Produce.BufferBytes,
+		Compression:   c.Produce.Compression,
+		ProbeInterval: c.Produce.ProbeInterval,
+	}
+}

@@ -1,0 +1,131 @@
+package httpapi
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+
+	"sluice/ingest/internal/decode"
+	"sluice/ingest/internal/problem"
+)
+
+func writeJSON(w http.ResponseWriter, status int, body []byte) {
+	h := w.Header()
+	h["Content-Type"] = jsonType
+	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // the client has left; the server notes it
+}
+
+var jsonType = []string{decode.TypeJSON}
+
+// result is what became of a batch.
+type result struct {
+	items []item
+	errs  []error // of each record; nil when all have the same
+	whole error   // what all records have in common; nil for acknowledged
+
+	accepted, rejected, failed int
+	failedBy                   *problem.Kind // of the first that failed
+}
+
+func (r *result) err(it *item) error {
+	if r.errs != nil {
+		return r.errs[it.record]
+	}
+	return r.whole
+}
+
+// status is 202 when all are accepted, 400 when all are rejected, 503 when none
+// is accepted and some failed, else 207.
+func (r *result) status() int {
+	switch {
+	case r.accepted == len(r.items):
+		return http.StatusAccepted
+	case r.accepted > 0:
+		return http.StatusMultiStatus
+	case r.failed > 0:
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusBadRequest
+}
+
+func (r *result) count(m *metrics) {
+	m.events.accepted.Add(float64(r.accepted))
+	m.events.rejected.Add(float64(r.rejected))
+	m.events.failed.Add(float64(r.failed))
+	for i := range r.items {
+		m.fault(r.items[i].faults)
+	}
+}
+
+// write answers with the counts and the items, without the accepted ones when
+// minimal.
+func (r *result) write(w http.ResponseWriter, minimal bool) {
+	status := r.status()
+	if status == http.StatusServiceUnavailable {
+		r.failedBy.SetHeader(w.Header())
+	}
+	if minimal {
+		w.Header().Set("Preference-Applied", "return=minimal")
+	}
+	writeJSON(w, status, r.appendJSON(minimal))
+}
+
+func (r *result) appendJSON(minimal bool) []byte {
+	const acceptedBytes, otherBytes = 84, 200 // of an item, about
+	size := 128 + otherBytes*(r.rejected+r.failed)
+	if !minimal {
+		size += acceptedBytes * r.accepted
+	}
+	dst := make([]byte, 0, size)
+	dst = append(dst, `{"accepted":`...)
+	dst = strconv.AppendInt(dst, int64(r.accepted), 10)
+	dst = append(dst, `,"deduplicated":0,"rejected":`...)
+	dst = strconv.AppendInt(dst, int64(r.rejected), 10)
+	dst = append(dst, `,"failed":`...)
+	dst = strconv.AppendInt(dst, int64(r.failed), 10)
+	dst = append(dst, `,"items":[`...)
+	first := true
+	for i := range r.items {
+		it := &r.items[i]
+		accepted := it.faults == nil && r.err(it) == nil
+		if accepted && minimal {
+			continue
+		}
+		if !first {
+			dst = append(dst, ',')
+		}
+		first = false
+		dst = append(dst, `{"index":`...)
+		dst = strconv.AppendInt(dst, int64(i), 10)
+		switch {
+		case accepted:
+			dst = append(dst, `,"event_id":"`...)
+			dst = appendUUID(dst, it.id)
+			dst = append(dst, `","status":"queued"}`...)
+		case it.faults != nil:
+			dst = append(dst, `,"status":"rejected","error":`...)
+			dst = problem.AppendFaults(dst, it.faults)
+			dst = append(dst, '}')
+		default:
+			dst = append(dst, `,"status":"failed","retryable":true}`...)
+		}
+	}
+	return append(dst, "]}"...)
+}
+
+// returnMinimal tells whether the request prefers return=minimal (RFC 7240,
+// section 4.2). Of contradicting preferences the first counts.
+func returnMinimal(h http.Header) bool {
+	for _, line := range h.Values("Prefer") {
+		for pref := range strings.SplitSeq(line, ",") {
+			pref, _, _ = strings.Cut(pref, ";") // parameters
+			name, value, _ := strings.Cut(pref, "=")
+			if strings.EqualFold(strings.TrimSpace(name), "return") {
+				return strings.EqualFold(strings.Trim(strings.TrimSpace(value), `"`), "minimal")
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,146 @@
+package httpapi
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"sluice/deploy/service"
+	"sluice/ingest/internal/decode"
+	"sluice/ingest/internal/problem"
+	"sluice/schemas/event"
+)
+
+// API is the edge's HTTP interface. It is safe for concurrent use.
+type API struct {
+	cfg     Config
+	log     Log
+	logger  *slog.Logger
+	now     func() time.Time
+	metrics *metrics
+	budget  *decode.Budget
+	reader  *decode.Reader
+
+	singles  sync.Pool // *single
+	decoders machines
+}
+
+// New returns the interface in front of log. now is the clock by which events
+// are received.
+func New(cfg Config, log Log, now func() time.Time, logger *slog.Logger, reg *prometheus.Registry) (*API, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("limits: %w", err)
+	}
+	budget := decode.NewBudget(cfg.InFlightBytes)
+	return &API{
+		cfg: cfg, log: log, now: now, logger: logger,
+		metrics: newMetrics(reg, budget),
+		budget:  budget,
+		reader:  decode.NewReader(budget),
+	}, nil
+}
+
+// Handler serves the routes; ready is asked by /readyz.
+func (a *API) Handler(ready service.Check) http.Handler {
+	e := gin.New()
+	e.HandleMethodNotAllowed = true
+	e.RedirectTrailingSlash = false // an answer to a POST must not be a redirect
+	e.POST("/api/events", a.route(routeEvent, a.postEvent))
+	e.POST("/api/events/batch", a.route(routeBatch, a.postBatch))
+	health := map[string]http.HandlerFunc{
+		"/healthz": func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "alive") },
+		"/readyz":  service.ReadyHandler(ready),
+	}
+	for path, h := range health {
+		route := a.route(routeHealth, func(w http.ResponseWriter, r *http.Request) *problem.Error {
+			h(w, r)
+			return nil
+		})
+		e.GET(path, route)
+		e.HEAD(path, route)
+	}
+	e.NoRoute(a.route(routeOther, func(_ http.ResponseWriter, r *http.Request) *problem.Error {
+		return problem.New(problem.NotFound, "events are posted to /api/events and /api/events/batch")
+	}))
+	e.NoMethod(a.route(routeOther, func(w http.ResponseWriter, r *http.Request) *problem.Error {
+		return problem.New(problem.MethodNotAllowed, r.Method+" is not among "+w.Header().Get("Allow"))
+	}))
+	return e
+}
+
+// handler answers a request, or returns the problem to answer it with.
+type handler func(http.ResponseWriter, *http.Request) *problem.Error
+
+// route answers with the problem that h returns, or internal when it panics,
+// and counts.
+func (a *API) route(name string, h handler) gin.HandlerFunc {
+	requests, duration := a.metrics.requests[name], a.metrics.duration[name]
+	return func(c *gin.Context) {
+		begin := time.Now()
+		defer func() {
+			if v := recover(); v != nil {
+				a.panicked(c, v)
+			}
+			if n, ok := requests[c.Writer.Status()]; ok {
+				n.Inc()
+			}
+			duration.Observe(time.Since(begin).Seconds())
+		}()
+		if err := h(c.Writer, c.Request); err != nil {
+			a.give(c.Writer, err)
+		}
+	}
+}
+
+func (a *API) give(w http.ResponseWriter, err *problem.Error) {
+	a.metrics.problems[err.Kind].Inc()
+	a.metrics.fault(err.Faults)
+	if werr := err.Write(w); werr != nil {
+		a.logger.Debug("the client left before its answer", "problem", err.Kind.Name, "error", werr)
+	}
+}
+
+func (a *API) panicked(c *gin.Context, v any) {
+	if v == http.ErrAbortHandler {
+		panic(v)
+	}
+	a.metrics.panics.Inc()
+	a.logger.Error("a handler panicked", "path", c.FullPath(), "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+	if c.Writer.Written() {
+		panic(http.ErrAbortHandler) // the answer has begun: cut it off
+	}
+	a.give(c.Writer, problem.New(problem.Internal, "the edge's log says more"))
+}
+
+// bodyRead lifts the bound on reading the request, which would otherwise cancel
+// it while it waits for the log.
+func (a *API) bodyRead(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength == 0 {
+		return
+	}
+	// Not every ResponseWriter has deadlines (a test's has none).
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+}
+
+// machine is what decoding a batch needs, kept for the next.
+type machine struct {
+	events *event.Decoder
+	arrays *decode.Splitter
+}
+
+type machines struct{ pool sync.Pool }
+
+func (m *machines) get(limits event.Limits) *machine {
+	if d, ok := m.pool.Get().(*machine); ok {
+		return d
+	}
+	return &machine{event.NewDecoder(limits), decode.NewSplitter()}
+}
+
+func (m *machines) put(d *machine) { m.pool.Put(d) }

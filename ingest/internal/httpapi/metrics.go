@@ -1,0 +1,98 @@
+package httpapi
+
+import (
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"sluice/ingest/internal/decode"
+	"sluice/ingest/internal/problem"
+	"sluice/schemas/event"
+)
+
+// Routes, as labels.
+const (
+	routeEvent  = "event"
+	routeBatch  = "batch"
+	routeHealth = "health"
+	routeOther  = "other"
+)
+
+// metrics of the edge's HTTP interface. Every label set is closed, and every
+// series exists from the start, so that a rate of zero shows as one.
+type metrics struct {
+	requests map[string]map[int]prometheus.Counter // by route and status
+	duration map[string]prometheus.Observer
+	events   struct{ accepted, rejected, failed prometheus.Counter }
+	faults   map[event.FaultKind]prometheus.Counter
+	problems map[*problem.Kind]prometheus.Counter
+	panics   prometheus.Counter
+}
+
+func newMetrics(reg *prometheus.Registry, budget *decode.Budget) *metrics {
+	requests := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "sluice_ingest_requests_total",
+		Help: "Requests answered, by route and status.",
+	}, []string{"route", "code"})
+	duration := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "sluice_ingest_request_duration_seconds",
+		Help:    "Time from a request's header to the end of its answer, by route.",
+		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
+	}, []string{"route"})
+	events := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "sluice_ingest_events_total",
+		Help: "Events posted, by what was answered.",
+	}, []string{"outcome"})
+	faults := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "sluice_ingest_faults_total",
+		Help: "Faults found in events that were rejected, by kind.",
+	}, []string{"kind"})
+	problems := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "sluice_ingest_problems_total",
+		Help: "Requests answered with a problem, by its name.",
+	}, []string{"name"})
+	m := &metrics{
+		requests: map[string]map[int]prometheus.Counter{},
+		duration: map[string]prometheus.Observer{},
+		faults:   map[event.FaultKind]prometheus.Counter{},
+		problems: map[*problem.Kind]prometheus.Counter{},
+		panics: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "sluice_ingest_panics_total",
+			Help: "Handlers that panicked.",
+		}),
+	}
+	statuses := map[int]bool{200: true, 202: true, 207: true}
+	for _, k := range problem.Table() {
+		statuses[k.Status] = true
+		m.problems[k] = problems.WithLabelValues(k.Name)
+	}
+	for _, route := range []string{routeEvent, routeBatch, routeHealth, routeOther} {
+		m.requests[route] = map[int]prometheus.Counter{}
+		for status := range statuses {
+			m.requests[route][status] = requests.WithLabelValues(route, strconv.Itoa(status))
+		}
+		m.duration[route] = duration.WithLabelValues(route)
+	}
+	m.events.accepted = events.WithLabelValues("accepted")
+	m.events.rejected = events.WithLabelValues("rejected")
+	m.events.failed = events.WithLabelValues("failed")
+	for _, k := range event.FaultKinds() {
+		m.faults[k] = faults.WithLabelValues(string(k))
+	}
+	reg.MustRegister(requests, duration, events, faults, problems, m.panics,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "sluice_ingest_in_flight_bytes",
+			Help: "Bytes held by the requests in flight.",
+		}, func() float64 { return float64(budget.Used()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "sluice_ingest_in_flight_limit_bytes",
+			Help: "The bound on sluice_ingest_in_flight_bytes.",
+		}, func() float64 { return float64(budget.Limit()) }))
+	return m
+}
+
+func (m *metrics) fault(faults []event.Fault) {
+	for i := range faults {
+		m.faults[faults[i].Kind].Inc()
+	}
+}

@@ -1,0 +1,100 @@
+package httpapi
+
+import (
+	"encoding/hex"
+	"net/http"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"sluice/schemas/event"
+	"sluice/schemas/topic"
+)
+
+// stamp is what all records of a request have in common.
+type stamp struct {
+	received    time.Time
+	traceparent []byte // nil when there is none
+}
+
+func newStamp(h http.Header, received time.Time) stamp {
+	s := stamp{received: received}
+	if tp := h.Get("Traceparent"); validTraceparent(tp) {
+		s.traceparent = []byte(tp)
+	}
+	return s
+}
+
+// validTraceparent tells whether s is a version 00 traceparent (W3C Trace
+// Context, section 3.2); anything else is left out of the log.
+func validTraceparent(s string) bool {
+	const shape = "00-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx-xxxxxxxxxxxxxxxx-xx"
+	if len(s) != len(shape) {
+		return false
+	}
+	for i := range len(shape) {
+		c, want := s[i], shape[i]
+		if want == 'x' && (c < '0' || c > '9') && (c < 'a' || c > 'f') || want != 'x' && c != want {
+			return false
+		}
+	}
+	return true
+}
+
+const maxHeaders = 3
+
+// textBound is at least the bytes that the key, the value and the headers of e
+// have together.
+func textBound(e *event.Event) int {
+	tuple := len(e.Source) + len(e.EventType) + len(e.ActorID)
+	const names, times, hashes = 128, 64, 36 + 32
+	return 3*tuple + 6*(tuple+len(e.ClientEventID)) + len(e.Payload) + names + times + hashes
+}
+
+// fill makes r the record of e. Its bytes are appended to text and its headers
+// to headers, whose extended forms are returned; there must be room in both,
+// or what was made of them before loses its place.
+func (s stamp) fill(r *kgo.Record, e *event.Event, text []byte, headers []kgo.RecordHeader) (uuid.UUID, []byte, []kgo.RecordHeader) {
+	cut := func(from int) []byte { return text[from:len(text):len(text)] }
+	at := len(text)
+	text = e.AppendKey(text)
+	key := cut(at)
+	id := event.IDOf(key)
+
+	at = len(text)
+	text = e.AppendJSON(text)
+	value := cut(at)
+
+	first := len(headers)
+	at = len(text)
+	text = appendUUID(text, id)
+	headers = append(headers, kgo.RecordHeader{Key: topic.HeaderEventID, Value: cut(at)})
+	at = len(text)
+	hash := event.PayloadHash(e.Payload)
+	text = hex.AppendEncode(text, hash[:])
+	headers = append(headers, kgo.RecordHeader{Key: topic.HeaderContentHash, Value: cut(at)})
+	if s.traceparent != nil {
+		headers = append(headers, kgo.RecordHeader{Key: topic.HeaderTraceparent, Value: s.traceparent})
+	}
+	*r = kgo.Record{
+		Key: key, Value: value, Timestamp: s.received,
+		Headers: headers[first:len(headers):len(headers)],
+	}
+	return id, text, headers
+}
+
+// appendUUID appends the usual 36 characters of id.
+func appendUUID(dst []byte, id uuid.UUID) []byte {
+	var buf [36]byte
+	hex.Encode(buf[0:8], id[0:4])
+	buf[8] = '-'
+	hex.Encode(buf[9:13], id[4:6])
+	buf[13] = '-'
+	hex.Encode(buf[14:18], id[6:8])
+	buf[18] = '-'
+	hex.Encode(buf[19:23], id[8:10])
+	buf[23] = '-'
+	hex.Encode(buf[24:36], id[10:16])
+	return append(dst, buf[:]...)
+}

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"golang.org/x/net/netutil"
+
+	"sluice/deploy/service"
+	"sluice/ingest/internal/httpapi"
+	"sluice/ingest/internal/produce"
+)
+
+// serve runs the edge until ctx ends, then stops in order: readiness off, a
+// grace for load balancers, requests in flight, the producer's flush. listening
+// is told the two addresses once both listen; it may be nil.
+func serve(ctx context.Context, cfg config, log *slog.Logger, listening func(events, admin net.Addr)) error {
+	reg := service.NewRegistry()
+	common := append(cfg.Kafka.Options(log), service.KafkaMetrics(reg, "sluice_ingest"))
+	producer, err := produce.New(cfg.producer(), log, reg, common...)
+	if err != nil {
+		return err
+	}
+	stopProducer := func() error {
+		bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Shutdown.Flush)
+		defer cancel()
+		return producer.Stop(bound)
+	}
+	gin.SetMode(gin.ReleaseMode)
+	api, err := httpapi.New(cfg.api(), producer, time.Now, log, reg)
+	if err != nil {
+		return errors.Join(err, stopProducer())
+	}
+	events, err := service.Listen(ctx, cfg.HTTP.Address, "http.address")
+	if err != nil {
+		return errors.Join(err, stopProducer())
+	}
+	admin, err := service.Listen(ctx, cfg.Admin.Address, "admin.address")
+	if err != nil {
+		return errors.Join(err, events.Close(), stopProducer())
+	}
+	if listening != nil {
+		listening(events.Addr(), admin.Addr())
+	}
+
+	var stopping atomic.Bool
+	ready := func() error {
+		if stopping.Load() {
+			return errors.New("stopping")
+		}
+		return producer.Ready()
+	}
+	// Each part has a context of its own, so that they end in order; one that
+	// fails ends all.
+	running, fail := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer fail(nil)
+	defer context.AfterFunc(ctx, func() { fail(nil) })()
+	eventsCtx, endEvents := context.WithCancel(context.WithoutCancel(ctx))
+	defer endEvents()
+	adminCtx, endAdmin := context.WithCancel(context.WithoutCancel(ctx))
+	defer endAdmin()
+
+	var errs struct {
+		sync.Mutex
+		all []error
+	}
+	var eventsDone, rest sync.WaitGroup
+	start := func(wg *sync.WaitGroup, run func() error) {
+		wg.Go(func() {
+			if err := run(); err != nil {
+				errs.Lock()
+				errs.all = append(errs.all, err)
+				errs.Unlock()
+				fail(err)
+			}
+		})
+	}
+	start(&rest, func() error { producer.Watch(adminCtx); return nil })
+	start(&rest, func() error {
+		srv := &http.Server{Handler: service.AdminHandler(reg, ready), ReadHeaderTimeout: cfg.HTTP.ReadHeaderTimeout}
+		return service.Serve(adminCtx, admin, srv, time.Second, log)
+	})
+	start(&eventsDone, func() error {
+		limited := netutil.LimitListener(events, cfg.HTTP.MaxConnections)
+		return service.Serve(eventsCtx, limited, server(cfg.HTTP, api.Handler(ready)), cfg.Shutdown.Drain, log)
+	})
+	log.Info("listening", "events", events.Addr().String(), "admin", admin.Addr().String(), "brokers", cfg.Kafka.Brokers, "topic", cfg.Kafka.Topic)
+
+	<-running.Done()
+	stopping.Store(true)
+	log.Info("stopping", "grace", cfg.Shutdown.Grace, "drain", cfg.Shutdown.Drain, "flush", cfg.Shutdown.Flush)
+	if ctx.Err() != nil { // told to, not failed
+		time.Sleep(cfg.Shutdown.Grace)
+	}
+	endEvents()
+	eventsDone.Wait()
+	err = stopProducer()
+	endAdmin()
+	rest.Wait()
+	if err = errors.Join(append(errs.all, err)...); err != nil {
+		return fmt.Errorf("stopped, but not in order: %w", err)
+	}
+	log.Info("stopped")
+	return nil
+}
+
+func server(cfg httpConfig, h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: cfg.ReadHeaderTimeout,
+		ReadTimeout:       cfg.ReadTimeout,
+		WriteTimeout:      cfg.WriteTimeout,
+		IdleTimeout:       cfg.IdleTimeout,
+		MaxHeaderBytes:    cfg.MaxHeaderBytes,
+	}
+}
