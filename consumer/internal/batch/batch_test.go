@@ -1,0 +1,84 @@
+package batch_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"sluice/consumer/internal/batch"
+	"sluice/schemas/event"
+	"sluice/schemas/topic"
+)
+
+func TestDecode(t *testing.T) {
+	good := `{"source":"s","event_type":"t","actor_id":"a","occurred_at":"2026-01-02T03:04:05Z"}`
+	for _, c := range []struct{ name, value, reason, detail string }{
+		{"an event", good, "", ""},
+		{"a time far ahead is not the consumer's to refuse", strings.Replace(good, "2026", "2099", 1), "", ""},
+		{"no value", "", topic.ReasonEmpty, "no value"},
+		{"garbage", "\x00\x01", topic.ReasonMalformed, "not valid JSON"},
+		{"repeated name", strings.Replace(good, `{`, `{"source":"x",`, 1), topic.ReasonMalformed, "/source is a repeated name"},
+		{"no time", `{"source":"s","event_type":"t","actor_id":"a"}`, topic.ReasonMalformed, "/occurred_at is missing"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := batch.NewDecoder(3).Decode(batch.Raw{Value: []byte(c.value), Key: []byte("whatever")})
+			require.Equal(t, c.reason, r.Reason)
+			require.Contains(t, r.Detail, c.detail)
+			if c.reason == "" {
+				require.Equal(t, event.Partition(r.Event.AppendKey(nil), 3), r.Home)
+				require.Equal(t, r.Event.ID(), r.ID)
+			}
+		})
+	}
+}
+
+func at(offset int64, when time.Time, size int) batch.Record {
+	return batch.Record{Raw: batch.Raw{Offset: offset, Value: make([]byte, size)}, Event: event.Event{OccurredAt: when}}
+}
+
+func TestLimits(t *testing.T) {
+	january := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	l := batch.Limits{Rows: 3, Bytes: 100, Age: time.Second, TablePartitions: 2}
+	b := batch.New(5)
+	big := at(8, january, 1000)
+	require.True(t, b.Fits(&big, l), "a batch of one breaks no limit")
+	b.Add(at(8, january, 40))
+	second := at(9, january.AddDate(0, 1, 0), 40)
+	require.True(t, b.Fits(&second, l))
+	b.Add(second)
+	third, small := at(10, january.AddDate(0, 2, 0), 1), at(10, january, 20)
+	require.False(t, b.Fits(&third, l), "a third month")
+	require.True(t, b.Fits(&small, l))
+	large := at(10, january, 21)
+	require.False(t, b.Fits(&large, l), "bytes")
+	b.Add(small)
+	require.False(t, b.Fits(&small, l), "rows")
+	require.EqualValues(t, 5, b.First, "the gap before the first record lies inside")
+	require.EqualValues(t, 10, b.Last())
+}
+
+// The hash tells records apart that differ in anything a row or a fate is made
+// of: the token of an INSERT rests on it.
+func TestHash(t *testing.T) {
+	hash := func(r batch.Raw) event.Hash {
+		b := batch.New(0)
+		b.Add(batch.Record{Raw: r})
+		return b.Hash()
+	}
+	base := batch.Raw{Offset: 1, Key: []byte("ab"), Value: []byte("c"), Timestamp: time.UnixMilli(5)}
+	seen := map[event.Hash]string{hash(base): "base"}
+	for name, change := range map[string]func(*batch.Raw){
+		"offset":    func(r *batch.Raw) { r.Offset = 2 },
+		"key":       func(r *batch.Raw) { r.Key = []byte("x") },
+		"value":     func(r *batch.Raw) { r.Value = []byte("x") },
+		"timestamp": func(r *batch.Raw) { r.Timestamp = time.UnixMilli(6) },
+		"boundary":  func(r *batch.Raw) { r.Key, r.Value = []byte("a"), []byte("bc") },
+	} {
+		r := base
+		change(&r)
+		require.NotContains(t, seen, hash(r), name)
+		seen[hash(r)] = name
+	}
+}
