@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"sluice/consumer/internal/batch"
@@ -74,6 +75,9 @@ func (l *Log) Where(ctx context.Context, p int32) (partition.Where, error) {
 		return w, err
 	}
 	committed, err := l.admin.FetchOffsets(ctx, l.names.Group)
+	if errors.Is(err, kerr.GroupIDNotFound) {
+		return w, nil // no group, no commit
+	}
 	if err != nil {
 		return w, fmt.Errorf("the group's offsets: %w", err)
 	}
