@@ -99,7 +99,8 @@ func (c Config) options() ([]kgo.Opt, error) {
 		kgo.ProducerLinger(c.Linger),
 		// A record that no one waits for any more is let go, where that cannot
 		// break the sequence of its partition; it may be written all the same.
-		kgo.RecordDeliveryTimeout(c.AckTimeout + c.Linger),
+		// (The client refuses less than a second.)
+		kgo.RecordDeliveryTimeout(max(c.AckTimeout+c.Linger, time.Second)),
 		kgo.ProduceRequestTimeout(c.AckTimeout),
 		// A broker that has stopped without closing its connections is given
 		// up after this; the default of 10s is longer than anyone waits here.

@@ -15,8 +15,7 @@ import (
 const probeTimeout = 5 * time.Second
 
 // Watch asks the log every Config.ProbeInterval whether records could be sent
-// to it, until ctx ends: that is what [Producer.Ready] answers from. It also
-// has the client know the topic before the first record.
+// to it, until ctx ends: that is what [Producer.Ready] answers from.
 func (p *Producer) Watch(ctx context.Context) {
 	tick := time.NewTicker(p.cfg.ProbeInterval)
 	defer tick.Stop()
