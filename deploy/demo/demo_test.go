@@ -94,8 +94,8 @@ func fakes(t *testing.T, lag, difference int64) demo {
 		}
 		switch {
 		case bytes.Contains(sql, []byte("AS others")):
-			fmt.Fprintf(w, `{"meta":[{"name":"records","type":"UInt64"},{"name":"rows","type":"UInt64"},{"name":"duplicates","type":"UInt64"},{"name":"conflicts","type":"UInt64"},{"name":"others","type":"UInt64"},{"name":"difference","type":"Int64"}],
-				"data":[["4000","2889","1000","111","0","%d"]]}`, difference)
+			fmt.Fprintf(w, `{"meta":[{"name":"records","type":"UInt64"},{"name":"rows","type":"UInt64"},{"name":"duplicates","type":"UInt64"},{"name":"conflicts","type":"UInt64"},{"name":"others","type":"UInt64"},{"name":"lost","type":"UInt64"},{"name":"difference","type":"Int64"}],
+				"data":[["4000","2889","1000","111","0","0","%d"]]}`, difference)
 		case bytes.Contains(sql, []byte("sluice.balance")):
 			fmt.Fprintf(w, `{"meta":[{"name":"records","type":"UInt64"}],"data":[["%d"]]}`, records)
 		default:
