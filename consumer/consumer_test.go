@@ -9,21 +9,24 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"sluice/consumer/internal/kafka"
 	"sluice/consumer/internal/migrate"
 	"sluice/consumer/internal/store"
 	"sluice/deploy/local/enginetest"
 	"sluice/schemas/event"
+	"sluice/schemas/topic"
 )
 
 // stack is a broker, a ClickHouse and a consumer between them, all real but
 // for the broker, which is kfake.
 type stack struct {
-	t        *testing.T
+	t        testing.TB
 	cfg      config
 	engine   *enginetest.Engine
 	producer *kgo.Client
@@ -31,7 +34,7 @@ type stack struct {
 	log      *slog.Logger
 }
 
-func newStack(t *testing.T) *stack {
+func newStack(t testing.TB) *stack {
 	t.Helper()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
 	require.NoError(t, err)
@@ -42,6 +45,10 @@ func newStack(t *testing.T) *stack {
 	cfg.ClickHouse.DSN = engine.URL + "/sluice"
 	cfg.Batch.Age = 50 * time.Millisecond
 	cfg.Topics.Partitions = 3
+	if _, bench := t.(*testing.B); bench {
+		cfg.Topics.Partitions = 1
+		cfg.Batch.Age = 200 * time.Millisecond
+	}
 	s := &stack{t: t, cfg: cfg, engine: engine, log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
 	s.producer, err = kgo.NewClient(kgo.SeedBrokers(cfg.Kafka.Brokers...), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)))
 	require.NoError(t, err)
@@ -102,6 +109,19 @@ func (s *stack) verified() report {
 	return r
 }
 
+// balanced checks that the sheet agrees with the log's own count, fate by fate.
+// Nothing may be under way.
+func (s *stack) balanced(r report) {
+	s.t.Helper()
+	require.Zero(s.t, s.scalar("SELECT toUInt64(sum(abs(difference))) FROM balance"))
+	for column, want := range map[string]int{
+		"records": r.Records, "rows": r.Rows, "duplicates": r.Duplicates,
+		"conflicts": r.Conflicts, "dead_lettered": r.DeadLettered, "forwarded": r.Forwarded,
+	} {
+		require.EqualValues(s.t, want, s.scalar("SELECT toUInt64(sum("+column+")) FROM balance"), column)
+	}
+}
+
 func TestEachRecordOnce(t *testing.T) {
 	s := newStack(t)
 	stop := s.consuming()
@@ -119,6 +139,9 @@ func TestEachRecordOnce(t *testing.T) {
 	s.produce(&kgo.Record{Value: []byte("garbage")}, &kgo.Record{Key: []byte("x"), Value: nil})
 	r := s.verified()
 	require.Equal(t, report{OK: true, Records: 1322, Rows: 1000, Duplicates: 300, Conflicts: 20, DeadLettered: 2, RollupsEqual: true}, r)
+	s.balanced(r)
+	require.EqualValues(t, 20, s.scalar("SELECT count() FROM event_conflicts"))
+	require.EqualValues(t, 1000, s.scalar("SELECT count() FROM events"))
 	stop()
 
 	// Started again, it goes on where it was and writes nothing twice.
@@ -127,4 +150,47 @@ func TestEachRecordOnce(t *testing.T) {
 	require.Equal(t, 1001, s.verified().Rows)
 	require.EqualValues(t, 1001, s.scalar("SELECT count() FROM event_log"))
 	stop()
+}
+
+func (s *stack) log0() *kafka.Log {
+	s.t.Helper()
+	k, err := kafka.New(s.cfg.Kafka.Options(s.log), kafka.Names{Topic: s.cfg.Kafka.Topic, DeadLetters: s.cfg.Kafka.DeadLetters, Group: s.cfg.Group.ID})
+	require.NoError(s.t, err)
+	return k
+}
+
+func (s *stack) topicID() (uuid.UUID, error) {
+	k := s.log0()
+	defer k.Close()
+	id, _, err := k.Topic(s.t.Context())
+	return id, err
+}
+
+// bounds are those of partition 0.
+func (s *stack) bounds() (start, end int64, err error) {
+	k := s.log0()
+	defer k.Close()
+	return k.Bounds(s.t.Context(), 0)
+}
+
+// fill produces records to partition 0 and returns where they begin.
+func (s *stack) fill(manual *kgo.Client, records []*kgo.Record) int64 {
+	s.t.Helper()
+	_, from, err := s.bounds()
+	require.NoError(s.t, err)
+	fresh := make([]*kgo.Record, len(records))
+	for i, r := range records {
+		fresh[i] = &kgo.Record{Topic: r.Topic, Key: r.Key, Value: r.Value}
+	}
+	require.NoError(s.t, manual.ProduceSync(s.t.Context(), fresh...).FirstErr())
+	return from
+}
+
+// journalTo journals everything before end as one batch of no records.
+func (s *stack) journalTo(id uuid.UUID, end int64) error {
+	if end == 0 {
+		return nil
+	}
+	return s.store.Journal(s.t.Context(), uuid.NewString(), s.cfg.Kafka.Topic, topic.Origin{TopicID: id},
+		[]store.Entry{{Batch: true, Offset: 0, Last: end - 1}})
 }

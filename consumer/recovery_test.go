@@ -80,6 +80,7 @@ func TestRestartMends(t *testing.T) {
 			before.Records++
 			before.Rows++
 			require.Eventually(t, func() bool { return s.verified() == before }, 20*time.Second, 100*time.Millisecond)
+			s.balanced(before)
 			require.EqualValues(t, 501, s.scalar("SELECT count() FROM event_log"))
 			require.EqualValues(t, 10, s.scalar("SELECT uniqExact(event_id, payload_hash) FROM journal WHERE fate = 'conflict'"))
 		})
@@ -114,6 +115,7 @@ func TestReplay(t *testing.T) {
 				}
 			}
 			require.Equal(t, before, s.verified())
+			s.balanced(before)
 			results, err := tools.replay(t.Context(), "0:0,2:5", false)
 			require.NoError(t, err)
 			require.Len(t, results, 2)
@@ -150,4 +152,5 @@ func TestForeignProducers(t *testing.T) {
 	}
 	want := report{OK: true, Records: 120 + misplaced, Rows: 60, Duplicates: 60, Forwarded: misplaced, RollupsEqual: true}
 	require.Eventually(t, func() bool { return s.verified() == want }, 20*time.Second, 100*time.Millisecond)
+	s.balanced(want)
 }
