@@ -1,0 +1,69 @@
+-- One row per event.
+--
+-- The consumer inserts event_id to record_timestamp and inserts nothing else;
+-- the server computes the rest. An event's key is the sorting key, and the
+-- month is a function of it, so that all rows of a key meet in one partition.
+--
+-- payload: JSONExtract gives {} where CAST throws, for what is I-JSON and yet
+-- not the JSON type's (an integer of 2^64 or more, 1e999, {"a":{"b":1},"a.b":2}):
+-- no payload can make an INSERT fail. 32 paths of 2 types bound the files of a
+-- part; with the defaults (1024 of 32) one row of nested arrays needs more than
+-- a process may open, and fails. Other paths are shared: as right, read slower.
+--
+-- version: of several rows of one key a merge keeps the one with the greatest
+-- version, which is the earliest record: timestamp, then offset, inverted.
+--
+-- by_minute and by_hour: toStartOfMinute overflows before 1970 and after 2106,
+-- hence the arithmetic, which events_per_minute and events_per_hour repeat to
+-- the letter. by_origin finds rows by offset. origins holds, per 65,536
+-- offsets of a partition, which of them are rows: balance counts with it.
+CREATE TABLE IF NOT EXISTS event_log
+(
+    event_id UUID,
+    client_event_id String CODEC(ZSTD(1)),
+    source LowCardinality(String),
+    event_type LowCardinality(String),
+    actor_id String CODEC(ZSTD(1)),
+    occurred_at DateTime64(9, 'UTC') CODEC(ZSTD(1)),
+    payload_text String CODEC(ZSTD(1)),
+    payload_hash FixedString(16),
+    received_at DateTime64(3, 'UTC') CODEC(ZSTD(1)),
+    topic_id UUID CODEC(ZSTD(1)),
+    partition Int32 CODEC(ZSTD(1)),
+    offset Int64 CODEC(ZSTD(1)),
+    record_timestamp DateTime64(3, 'UTC') CODEC(ZSTD(1)),
+    payload JSON(max_dynamic_paths = 32, max_dynamic_types = 2)
+        MATERIALIZED JSONExtract(payload_text, 'JSON(max_dynamic_paths = 32, max_dynamic_types = 2)') CODEC(ZSTD(1)),
+    inserted_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(ZSTD(1)),
+    version UInt128
+        MATERIALIZED bitNot(bitOr(bitShiftLeft(toUInt128(greatest(toUnixTimestamp64Milli(record_timestamp), 0)), 64), toUInt128(offset))) CODEC(ZSTD(1)),
+    PROJECTION by_minute
+    (
+        SELECT
+            fromUnixTimestamp64Second(intDiv(toUnixTimestamp64Nano(occurred_at) - positiveModulo(toUnixTimestamp64Nano(occurred_at), toInt64(60000000000)), 1000000000), 'UTC') AS minute,
+            source, event_type, count(), uniqCombined64(actor_id)
+        GROUP BY minute, source, event_type
+    ),
+    PROJECTION by_hour
+    (
+        SELECT
+            fromUnixTimestamp64Second(intDiv(toUnixTimestamp64Nano(occurred_at) - positiveModulo(toUnixTimestamp64Nano(occurred_at), toInt64(3600000000000)), 1000000000), 'UTC') AS hour,
+            source, event_type, count(), uniqCombined64(actor_id)
+        GROUP BY hour, source, event_type
+    ),
+    PROJECTION by_origin (SELECT _part_offset ORDER BY topic_id, partition, offset),
+    PROJECTION origins
+    (
+        SELECT topic_id, partition, intDiv(offset, 65536) AS block, groupBitmapState(toUInt32(bitAnd(offset, 65535)))
+        GROUP BY topic_id, partition, block
+    )
+)
+ENGINE = ReplacingMergeTree(version)
+PARTITION BY toYYYYMM(occurred_at)
+ORDER BY (source, event_type, actor_id, occurred_at)
+SETTINGS
+    non_replicated_deduplication_window = 10000,
+    deduplicate_merge_projection_mode = 'rebuild',
+    lightweight_mutation_projection_mode = 'rebuild',
+    object_shared_data_buckets_for_compact_part = 2,
+    object_shared_data_buckets_for_wide_part = 2;
