@@ -184,6 +184,7 @@ func (a answer) problem(t testing.TB) problemBody {
 	var p problemBody
 	require.NoError(t, json.Unmarshal(a.body, &p), "%s", a.body)
 	require.Equal(t, a.status, p.Status)
+	conform(t, "Problem", a.body)
 	return p
 }
 
@@ -204,6 +205,9 @@ func (a answer) batch(t testing.TB) batchBody {
 	require.Equal(t, "application/json", a.header.Get("Content-Type"), "%s", a.body)
 	var b batchBody
 	require.NoError(t, json.Unmarshal(a.body, &b), "%s", a.body)
+	if len(a.body) < 256<<10 { // the schema is slow on more
+		conform(t, "BatchAnswer", a.body)
+	}
 	return b
 }
 
