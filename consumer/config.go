@@ -23,6 +23,7 @@ type config struct {
 	Batch batch.Limits `mapstructure:"batch"`
 	Group struct {
 		ID             string        `mapstructure:"id" help:"consumer group"`
+		InstanceID     string        `mapstructure:"instance_id" help:"static membership (KIP-345): this process's own name in the group"`
 		SessionTimeout time.Duration `mapstructure:"session_timeout" help:"silence after which the broker gives a member's partitions away"`
 		RevokeTimeout  time.Duration `mapstructure:"revoke_timeout" help:"how long a partition taken away may finish its batch"`
 		CloseAfter     time.Duration `mapstructure:"close_after" help:"how long a batch's closing commit waits for the next intent"`

@@ -94,7 +94,7 @@ func consume(ctx context.Context, cfg config, log *slog.Logger, mon *monitor.Mon
 		owner.Run(ctx, stop)
 	}
 	member, err := group.Join(owning, group.Config{
-		Topic: cfg.Kafka.Topic, ID: cfg.Group.ID,
+		Topic: cfg.Kafka.Topic, ID: cfg.Group.ID, InstanceID: cfg.Group.InstanceID,
 		SessionTimeout: cfg.Group.SessionTimeout, RevokeTimeout: cfg.Group.RevokeTimeout, OnJoined: mon.Joined,
 	}, append(opts[:len(opts):len(opts)], extra...), log, start)
 	if err != nil {

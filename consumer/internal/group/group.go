@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -18,6 +19,10 @@ import (
 type Config struct {
 	// Topic is consumed by the group ID.
 	Topic, ID string
+	// InstanceID, when set, makes the membership static (KIP-345): a process
+	// that is killed and started again within SessionTimeout takes its own
+	// partitions over, with no rebalance. It must be this process's alone.
+	InstanceID string
 	// SessionTimeout is how long the broker waits for a silent member before
 	// it gives its partitions away. Default 10 s.
 	SessionTimeout time.Duration
@@ -70,6 +75,8 @@ func Join(ctx context.Context, cfg Config, opts []kgo.Opt, log *slog.Logger,
 		kgo.ConsumeTopics(cfg.Topic),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
 		kgo.SessionTimeout(cfg.SessionTimeout),
+		// A member that died while joining is waited for this long.
+		kgo.RebalanceTimeout(2*cfg.SessionTimeout),
 		kgo.HeartbeatInterval(cfg.SessionTimeout/5),
 		kgo.DisableAutoCommit(),
 		kgo.OnPartitionsAssigned(m.assigned),
@@ -79,6 +86,9 @@ func Join(ctx context.Context, cfg Config, opts []kgo.Opt, log *slog.Logger,
 		// owner reads for itself, from where ClickHouse says.
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtEnd()),
 	)
+	if cfg.InstanceID != "" {
+		opts = append(opts, kgo.InstanceID(cfg.InstanceID))
+	}
 	client, err := kgo.NewClient(opts...)
 	if err != nil {
 		return nil, fmt.Errorf("joining the group %s: %w", cfg.ID, err)
@@ -104,6 +114,14 @@ func (m *Member) Run(ctx context.Context) {
 // still be running, so that the last commits go out.
 func (m *Member) Leave() {
 	m.end(m.held(), true)
+	if m.cfg.InstanceID != "" { // the client leaves static membership standing
+		ctx, cancel := context.WithTimeout(m.ctx, 2*time.Second)
+		defer cancel()
+		leave := kadm.LeaveGroup(m.cfg.ID).InstanceIDs(m.cfg.InstanceID)
+		if _, err := kadm.NewClient(m.client).LeaveGroup(ctx, leave); err != nil {
+			m.log.Warn("leaving the group: the broker will notice by itself", "error", err, "after", m.cfg.SessionTimeout)
+		}
+	}
 	m.client.Close()
 }
 

@@ -141,11 +141,8 @@ type reader struct {
 func (r *reader) Next(ctx context.Context) ([]batch.Raw, error) {
 	for {
 		fetches := r.client.PollRecords(ctx, 20_000)
-		for _, e := range fetches.Errors() {
-			if ctx.Err() != nil {
-				return nil, ctx.Err()
-			}
-			return nil, fmt.Errorf("reading partition %d: %w", r.partition, e.Err)
+		if errs := fetches.Errors(); len(errs) > 0 && ctx.Err() == nil {
+			return nil, fmt.Errorf("reading partition %d: %w", r.partition, errs[0].Err)
 		}
 		if fetches.NumRecords() == 0 {
 			if ctx.Err() != nil {

@@ -47,7 +47,6 @@ func (d *database) exec(query string, args ...any) {
 	require.NoError(d.t, d.conn.Exec(d.t.Context(), query, args...), query)
 }
 
-
 // objects is the schema as the server has it: statements by name.
 func (d *database) objects() map[string]string {
 	d.t.Helper()
