@@ -127,5 +127,7 @@ func (c *config) consumerEnv() []string {
 	return append(c.sharedEnv(),
 		"SLUICE_ADMIN_ADDRESS="+c.consumerAdmin.address(),
 		"SLUICE_CLICKHOUSE_DSN=http://"+c.clickhouse.address()+"/sluice",
-		"SLUICE_TOPICS_PARTITIONS="+strconv.Itoa(c.partitions))
+		"SLUICE_TOPICS_PARTITIONS="+strconv.Itoa(c.partitions),
+		// A consumer that is killed and started again takes its own place.
+		"SLUICE_GROUP_INSTANCE_ID=local")
 }
