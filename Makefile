@@ -1,21 +1,33 @@
 # Sluice. `make run` starts all of it on this machine, `make test` tests it.
 
+# The ports of `make run`, all on 127.0.0.1. Move one with, say,
+# `make run HTTP_PORT=9080`, and give the other commands the same.
 HTTP_PORT           ?= 8080
 INGEST_ADMIN_PORT   ?= 8081
 CONSUMER_ADMIN_PORT ?= 8082
 CLICKHOUSE_PORT     ?= 8123
 KAFKA_PORT          ?= 9092
+# Partitions of the events topic, when it is created.
 PARTITIONS          ?= 4
-TIME                ?= 30s
-ARGS                ?=
-TEST_FLAGS          ?= -race
-export HTTP_PORT INGEST_ADMIN_PORT CONSUMER_ADMIN_PORT CLICKHOUSE_PORT KAFKA_PORT PARTITIONS
+# 1: the local broker fsyncs every batch before it acknowledges it.
+SYNC_WRITES         ?= 0
+export HTTP_PORT INGEST_ADMIN_PORT CONSUMER_ADMIN_PORT CLICKHOUSE_PORT KAFKA_PORT PARTITIONS SYNC_WRITES
 
-BIN := .local/bin
+# For `make consumer` and `make ingest`: the command and its flags.
+ARGS ?=
+# For `make fuzz` and `make bench`: how long each target or benchmark takes.
+TIME ?=
+# The race detector needs a C compiler; without one the tests run without it.
+RACE ?= $(if $(shell command -v "$$(go env CC 2>/dev/null || echo cc)"),-race)
+# For `make test`: what is tested.
+PKG ?= ./...
+
+BIN      := .local/bin
 GOLANGCI := v2.15.0
+LINT     := $(BIN)/golangci-lint-$(GOLANGCI)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build engine clean-local env consumer ingest demo test lint vet bench fuzz
+.PHONY: help run build supervisor engine clean-local env consumer ingest demo test vet lint bench fuzz go
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -23,52 +35,60 @@ help: ## this list
 run: build ## start broker, ClickHouse, edge and consumer; Ctrl-C stops them
 	@exec $(BIN)/supervisor run
 
-build: ## all programs into .local/bin
-	@mkdir -p $(BIN)
-	@go build -o $(BIN)/ingest ./ingest
-	@go build -o $(BIN)/consumer ./consumer
-	@go build -o $(BIN)/supervisor ./deploy/local
-	@go build -o $(BIN)/broker ./deploy/local/broker
-	@go build -o $(BIN)/engine ./deploy/local/engine
+# Without cgo: nothing but Go is needed, and what is built runs anywhere.
+build: supervisor ## all programs into .local/bin
+	@CGO_ENABLED=0 go build -o $(BIN)/ ./ingest ./consumer ./deploy/local/broker ./deploy/local/engine
 
-engine: ## install the ClickHouse engine (178 MB) if it is missing
+supervisor: go
+	@[ -x $(BIN)/supervisor ] || echo 'building; the first time takes a minute or two' >&2
 	@mkdir -p $(BIN)
-	@go build -o $(BIN)/supervisor ./deploy/local
+	@CGO_ENABLED=0 go build -o $(BIN)/supervisor ./deploy/local
+
+go:
+	@command -v go >/dev/null || { echo 'Go is not on the PATH: install Go 1.26 or newer (any 1.21 or newer fetches it by itself)' >&2; exit 1; }
+
+engine: supervisor ## install the ClickHouse engine (178 MB to download) if it is missing
 	@$(BIN)/supervisor install
 
-clean-local: ## remove binaries, engine and data (asks; YES=1 does not)
-	@[ "$(YES)" = 1 ] || { printf 'remove .local with all data? [y/N] '; read answer; [ "$$answer" = y ]; }
+clean-local: supervisor ## remove .local: binaries, engine and all local data (asks; YES=1 does not)
+	@$(BIN)/supervisor idle
+	@[ "$(YES)" = 1 ] || { printf 'remove %s/.local with all its data? [y/N] ' "$(CURDIR)"; read answer; [ "$$answer" = y ]; }
 	@rm -rf .local
 
-env: build ## export lines that aim .local/bin/consumer at the local stack
+env: supervisor ## print what aims .local/bin/consumer at the local stack: eval "$(make env)"
 	@$(BIN)/supervisor env
 
 consumer: build ## a consumer command against the local stack: ARGS="verify --json"
-	@eval "$$($(BIN)/supervisor env)" && exec $(BIN)/consumer $(ARGS)
+	@env="$$($(BIN)/supervisor env consumer)" && eval "$$env" && exec $(BIN)/consumer $(ARGS)
 
 ingest: build ## an edge command against the local stack: ARGS="config"
-	@eval "$$($(BIN)/supervisor env)" && SLUICE_ADMIN_ADDRESS=127.0.0.1:$(INGEST_ADMIN_PORT) SLUICE_HTTP_ADDRESS=127.0.0.1:$(HTTP_PORT) exec $(BIN)/ingest $(ARGS)
+	@env="$$($(BIN)/supervisor env ingest)" && eval "$$env" && exec $(BIN)/ingest $(ARGS)
 
-demo: ## post a real sample to a running `make run`, part of it twice, and look
+demo: go ## post a real sample to a running `make run`, part of it twice, and look
 	@go run ./deploy/demo
 
-test: engine ## every test but the long ones, with the race detector
-	go test $(TEST_FLAGS) -timeout 15m ./...
+test: engine ## every test but the long ones
+	go test $(RACE) -timeout 15m $(PKG)
 
-vet: ## go vet
+vet: go ## go vet
 	go vet ./...
 
-lint: ## golangci-lint, built once into .local/bin
-	@[ -x $(BIN)/golangci-lint ] || { echo 'building golangci-lint $(GOLANGCI), once, a few minutes'; \
-		GOBIN=$(CURDIR)/$(BIN) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI); }
-	$(BIN)/golangci-lint run ./...
+lint: $(LINT) ## golangci-lint, built once into .local/bin
+	$(LINT) run ./...
 
-bench: engine ## benchmarks, each beside its floor
-	go test -run '^$$' -bench . -benchmem ./ingest/... ./consumer/... ./schemas/...
+$(LINT): | go
+	@echo 'building golangci-lint $(GOLANGCI), once: a few minutes' >&2
+	@mkdir -p $(BIN)/building
+	@GOBIN=$(CURDIR)/$(BIN)/building go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI)
+	@mv $(BIN)/building/golangci-lint $@
 
-fuzz: ## every fuzz target for TIME (default 30s)
-	@for pkg in $$(go list ./...); do \
-		for f in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
-			echo "== $$pkg $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(TIME) $$pkg || exit 1; \
+bench: engine ## benchmarks, each beside its floor (TIME= a benchmark, default 1s)
+	go test -run '^$$' -bench . -benchmem $(if $(TIME),-benchtime $(TIME)) ./ingest/... ./consumer/... ./schemas/...
+
+fuzz: go ## every fuzz target (TIME= each, default 30s)
+	@for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' ingest consumer schemas deploy | xargs -n1 dirname | sort -u); do \
+		for target in $$(go test -list '^Fuzz' ./$$dir | grep '^Fuzz'); do \
+			echo "== $$dir $$target"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(or $(TIME),30s) ./$$dir || exit 1; \
 		done; \
 	done

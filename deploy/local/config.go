@@ -47,15 +47,15 @@ func (c *config) addFlags(f *pflag.FlagSet) error {
 	}
 	flags := []string{"http-port", "ingest-admin-port", "consumer-admin-port", "clickhouse-port", "kafka-port"}
 	for i, p := range c.ports() {
-		if err := fromEnv(p.variable, &p.number, strconv.Atoi); err != nil {
+		if err := fromEnv(p.variable, &p.number, "a port's number", strconv.Atoi); err != nil {
 			return err
 		}
 		f.IntVar(&p.number, flags[i], p.number, "port of "+p.what+", on 127.0.0.1 ("+p.variable+")")
 	}
-	if err := fromEnv("PARTITIONS", &c.partitions, strconv.Atoi); err != nil {
+	if err := fromEnv("PARTITIONS", &c.partitions, "a number", strconv.Atoi); err != nil {
 		return err
 	}
-	if err := fromEnv("SYNC_WRITES", &c.syncWrites, strconv.ParseBool); err != nil {
+	if err := fromEnv("SYNC_WRITES", &c.syncWrites, "1 or 0", strconv.ParseBool); err != nil {
 		return err
 	}
 	f.IntVar(&c.partitions, "partitions", c.partitions, "partitions of the events topic when it is created (PARTITIONS)")
@@ -66,14 +66,14 @@ func (c *config) addFlags(f *pflag.FlagSet) error {
 	return nil
 }
 
-func fromEnv[T any](name string, into *T, parse func(string) (T, error)) error {
+func fromEnv[T any](name string, into *T, want string, parse func(string) (T, error)) error {
 	text := os.Getenv(name)
 	if text == "" {
 		return nil
 	}
 	v, err := parse(text)
 	if err != nil {
-		return fmt.Errorf("%s=%q: want %T", name, text, *into)
+		return fmt.Errorf("%s=%q: want %s", name, text, want)
 	}
 	*into = v
 	return nil

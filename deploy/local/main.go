@@ -67,6 +67,16 @@ output when events can be posted, and stops everything in order on Ctrl-C.`,
 			Use: "check", Short: "Check that the ports are free", Args: cobra.NoArgs,
 			RunE: func(*cobra.Command, []string) error { return checkPorts(cfg.ports()) },
 		},
+		&cobra.Command{
+			Use: "idle", Short: "Fail if sluice runs on the data directory", Args: cobra.NoArgs,
+			RunE: func(*cobra.Command, []string) error {
+				l, err := lockData(cfg.data)
+				if err != nil {
+					return err
+				}
+				return l.Release()
+			},
+		},
 		envCommand(&cfg),
 	)
 	return root, nil

@@ -12,6 +12,9 @@ import (
 	"syscall"
 )
 
+// maxCommand is how many bytes of a port's holder's command line are shown.
+const maxCommand = 80
+
 // checkPorts tries each port and names, of all that are taken, the holder and
 // the variable that moves the port.
 func checkPorts(ports []*port) error {
@@ -53,7 +56,11 @@ func holder(port int) string {
 		if err != nil {
 			return "process " + pid
 		}
-		return fmt.Sprintf("process %s (%s)", pid, strings.TrimSpace(strings.ReplaceAll(string(command), "\x00", " ")))
+		text := strings.TrimSpace(strings.ReplaceAll(string(command), "\x00", " "))
+		if len(text) > maxCommand {
+			text = text[:maxCommand] + "…"
+		}
+		return fmt.Sprintf("process %s (%s)", pid, text)
 	}
 	return "another user's process"
 }

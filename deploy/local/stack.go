@@ -52,14 +52,7 @@ type stack struct {
 // run brings the stack up, keeps it up until ctx ends, and takes it down. It
 // returns nil when ctx ended by errSignal.
 func (s *stack) run(ctx context.Context) (err error) {
-	if err := os.MkdirAll(s.cfg.data, 0o755); err != nil {
-		return fmt.Errorf("data directory: %w", err)
-	}
-	held, err := lock.Try(filepath.Join(s.cfg.data, "lock"))
-	var other *lock.HeldError
-	if errors.As(err, &other) {
-		return fmt.Errorf("sluice already runs on %s: process %d. Stop that one (Ctrl-C in its terminal, or kill %d), or give this one its own --data", s.cfg.data, other.PID, other.PID)
-	}
+	held, err := lockData(s.cfg.data)
 	if err != nil {
 		return err
 	}
@@ -80,6 +73,19 @@ func (s *stack) run(ctx context.Context) (err error) {
 		return nil
 	}
 	return err
+}
+
+// lockData makes the data directory if need be and takes it for this process.
+func lockData(dir string) (*lock.Lock, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	l, err := lock.Try(filepath.Join(dir, "lock"))
+	var other *lock.HeldError
+	if errors.As(err, &other) {
+		return nil, fmt.Errorf("sluice already runs on %s: process %d. Stop that one (Ctrl-C in its terminal, or kill %d), or give this one its own --data", dir, other.PID, other.PID)
+	}
+	return l, err
 }
 
 // up does everything up to the ready line.
