@@ -127,7 +127,12 @@ func (c *config) consumerEnv() []string {
 	return append(c.sharedEnv(),
 		"SLUICE_ADMIN_ADDRESS="+c.consumerAdmin.address(),
 		"SLUICE_CLICKHOUSE_DSN=http://"+c.clickhouse.address()+"/sluice",
-		"SLUICE_TOPICS_PARTITIONS="+strconv.Itoa(c.partitions),
-		// A consumer that is killed and started again takes its own place.
-		"SLUICE_GROUP_INSTANCE_ID=local")
+		"SLUICE_TOPICS_PARTITIONS="+strconv.Itoa(c.partitions))
+}
+
+// memberEnv is for the one consumer that the supervisor keeps: killed and
+// started again it takes its own place. A second one, started by hand with
+// consumerEnv, must not take it.
+func (c *config) memberEnv() []string {
+	return append(c.consumerEnv(), "SLUICE_GROUP_INSTANCE_ID=local")
 }

@@ -122,7 +122,7 @@ func (s *stack) up(ctx context.Context) error {
 			return err
 		}
 	}
-	consumer.Name = "consumer"
+	consumer.Name, consumer.Env = "consumer", c.memberEnv()
 	s.keep(ctx, consumer, s.gets(c.consumerAdmin, "/readyz"))
 	s.keep(ctx, supervise.Spec{
 		Name: "ingest", Path: filepath.Join(c.bin, "ingest"), Env: c.ingestEnv(), StopBound: 60 * time.Second,
