@@ -68,6 +68,7 @@ func (s *Spawner) start(spec Spec, out *Named) (*child, error) {
 		if errors.Is(err, exec.ErrWaitDelay) {
 			err = nil // what it left behind holds its output, it itself has ended well
 		}
+		_ = syscall.Kill(-c.cmd.Process.Pid, syscall.SIGKILL) // what it left behind, if anything
 		out.Flush()
 		c.err = err
 		close(c.exited)

@@ -57,15 +57,15 @@ func (n *Named) Write(p []byte) (int, error) {
 	defer n.mu.Unlock()
 	n.part = append(n.part, p...)
 	for {
-		i := bytes.IndexByte(n.part, '\n')
-		if i < 0 && len(n.part) < maxLine {
-			return len(p), nil
-		}
-		if i < 0 {
-			i = len(n.part)
+		i, next := bytes.IndexByte(n.part, '\n'), 1
+		if i < 0 || i > maxLine {
+			if len(n.part) < maxLine {
+				return len(p), nil
+			}
+			i, next = maxLine, 0
 		}
 		n.line(n.part[:i])
-		n.part = n.part[min(i+1, len(n.part)):]
+		n.part = n.part[i+next:]
 	}
 }
 
