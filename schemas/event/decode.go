@@ -21,6 +21,7 @@ type Decoder struct {
 	json   *jsontext.Decoder
 	src    bytes.Buffer
 	faults []Fault
+	scan   scanner
 }
 
 // NewDecoder returns a decoder that accepts events within limits.
@@ -34,6 +35,14 @@ func NewDecoder(limits Limits) *Decoder {
 // It returns either an event or at least one fault, never both. Every fault of
 // a well-formed event is reported; text that is not JSON yields the first.
 func (d *Decoder) Decode(body []byte, now time.Time) (Event, []Fault) {
+	if e, ok := d.fast(body, now); ok {
+		return e, nil
+	}
+	return d.general(body, now)
+}
+
+// general decodes any event and words the faults of any text that is none.
+func (d *Decoder) general(body []byte, now time.Time) (Event, []Fault) {
 	d.faults = nil
 	if f, ok := d.unreadable(body); ok {
 		return Event{}, []Fault{f}
@@ -102,7 +111,7 @@ func (d *Decoder) object(now time.Time) (Event, error) {
 		if err != nil {
 			return e, err
 		}
-		name := unquote(raw)
+		name := memberName(raw)
 		value, err := d.json.ReadValue()
 		if err != nil {
 			return e, err
@@ -144,6 +153,16 @@ func (d *Decoder) object(now time.Time) (Event, error) {
 	return e, nil
 }
 
+// memberName is unquote of a name, without a copy for the known ones.
+func memberName(raw jsontext.Value) string {
+	for _, m := range members {
+		if len(raw) == len(m)+2 && string(raw[1:len(raw)-1]) == m {
+			return m
+		}
+	}
+	return unquote(raw)
+}
+
 func (d *Decoder) require(seen bool, name, allowed string) {
 	if !seen {
 		d.fault(FaultMissing, "/"+name, "is missing", allowed)
@@ -181,20 +200,21 @@ func (d *Decoder) field(name string, value jsontext.Value) string {
 // that stands outside an event's JSON, in a header say, by the rules for the
 // member name. It returns true, or the fault and false.
 func CheckField(name, value string, limits Limits) (Fault, bool) {
-	f := Fault{Pointer: "/" + name, Kind: FaultLength, Allowed: "1 to " + strconv.Itoa(limits.FieldBytes) + " bytes"}
 	switch {
 	case value == "":
-		f.Detail = "is empty"
+		return lengthFault(name, "is empty", limits), false
 	case len(value) > limits.FieldBytes:
-		f.Detail = "has " + strconv.Itoa(len(value)) + " bytes"
+		return lengthFault(name, "has "+strconv.Itoa(len(value))+" bytes", limits), false
 	case strings.IndexByte(value, 0) >= 0:
-		f.Kind, f.Detail, f.Allowed = FaultCharacter, "contains NUL", "any text without U+0000"
+		return Fault{Kind: FaultCharacter, Pointer: "/" + name, Detail: "contains NUL", Allowed: "any text without U+0000"}, false
 	case !utf8.ValidString(value):
-		f.Kind, f.Detail, f.Allowed = FaultCharacter, "is not UTF-8", "any text without U+0000"
-	default:
-		return Fault{}, true
+		return Fault{Kind: FaultCharacter, Pointer: "/" + name, Detail: "is not UTF-8", Allowed: "UTF-8"}, false
 	}
-	return f, false
+	return Fault{}, true
+}
+
+func lengthFault(name, detail string, limits Limits) Fault {
+	return Fault{Kind: FaultLength, Pointer: "/" + name, Detail: detail, Allowed: "1 to " + strconv.Itoa(limits.FieldBytes) + " bytes"}
 }
 
 const timeAllowed = "an RFC 3339 date-time with a zone, as in 2026-01-02T03:04:05.678Z"
@@ -210,16 +230,29 @@ func (d *Decoder) time(value jsontext.Value, now time.Time) time.Time {
 		d.fault(FaultTime, "/occurred_at", strconv.Quote(clip(s))+" "+msg, timeAllowed)
 		return t
 	}
-	switch {
-	case t.Before(Earliest) || t.After(Latest):
-		d.fault(FaultTimeRange, "/occurred_at", "cannot be stored", Earliest.Format(time.RFC3339)+" to "+Latest.Format(time.RFC3339))
-	case now.IsZero():
-	case d.limits.MaxAhead > 0 && t.Sub(now) > d.limits.MaxAhead:
-		d.fault(FaultTimeRange, "/occurred_at", "lies in the future", "at most "+d.limits.MaxAhead.String()+" after "+now.UTC().Format(time.RFC3339))
-	case d.limits.MaxAge > 0 && now.Sub(t) > d.limits.MaxAge:
-		d.fault(FaultTimeRange, "/occurred_at", "is older than what is kept", "at most "+d.limits.MaxAge.String()+" before "+now.UTC().Format(time.RFC3339))
+	if f, ok := d.inBounds(t, now); !ok {
+		d.faults = append(d.faults, f)
 	}
 	return t
+}
+
+// inBounds checks a time against what can be stored and against the limits; it
+// returns true, or the fault and false.
+func (d *Decoder) inBounds(t, now time.Time) (Fault, bool) {
+	f := Fault{Kind: FaultTimeRange, Pointer: "/occurred_at"}
+	switch {
+	case t.Before(Earliest) || t.After(Latest):
+		f.Detail, f.Allowed = "cannot be stored", Earliest.Format(time.RFC3339)+" to "+Latest.Format(time.RFC3339)
+	case now.IsZero():
+		return Fault{}, true
+	case d.limits.MaxAhead > 0 && t.Sub(now) > d.limits.MaxAhead:
+		f.Detail, f.Allowed = "lies in the future", "at most "+d.limits.MaxAhead.String()+" after "+now.UTC().Format(time.RFC3339)
+	case d.limits.MaxAge > 0 && now.Sub(t) > d.limits.MaxAge:
+		f.Detail, f.Allowed = "is older than what is kept", "at most "+d.limits.MaxAge.String()+" before "+now.UTC().Format(time.RFC3339)
+	default:
+		return Fault{}, true
+	}
+	return f, false
 }
 
 // syntax words an error of the JSON decoder.

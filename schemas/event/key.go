@@ -28,7 +28,7 @@ func (e *Event) AppendKey(dst []byte) []byte {
 func (e *Event) Key() string { return string(e.AppendKey(nil)) }
 
 func appendEscaped(dst []byte, s string) []byte {
-	if !strings.ContainsAny(s, "%:") {
+	if strings.IndexByte(s, ':') < 0 && strings.IndexByte(s, '%') < 0 {
 		return append(dst, s...)
 	}
 	for i := range len(s) {

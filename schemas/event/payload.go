@@ -31,6 +31,9 @@ func Canonical(dst, payload []byte) ([]byte, error) {
 // PayloadHash is the hash of a payload's canonical form. The payload must have
 // come from [Decoder.Decode]; any other text is hashed as it stands.
 func PayloadHash(payload []byte) Hash {
+	if sum, ok := canonicalHash(payload); ok {
+		return Hash(sum[:16])
+	}
 	var buf [1024]byte
 	text, err := Canonical(buf[:0], payload)
 	if err != nil {

@@ -7,7 +7,36 @@ import (
 // AppendTime appends t in its canonical form: UTC, nine fractional digits, as
 // in 2026-01-02T03:04:05.000000000Z.
 func AppendTime(dst []byte, t time.Time) []byte {
-	return t.UTC().AppendFormat(dst, "2006-01-02T15:04:05.000000000Z")
+	t = t.UTC()
+	year, month, day := t.Date()
+	if year < 0 || year > 9999 {
+		return t.AppendFormat(dst, "2006-01-02T15:04:05.000000000Z")
+	}
+	hour, minute, second := t.Clock()
+	// Written out by hand, since it is done several times an event.
+	const shape = "yyyy-mm-ddThh:mm:ss.nnnnnnnnnZ"
+	at := len(dst)
+	dst = append(dst, shape...)
+	out := dst[at : at+len(shape)]
+	twoDigits(out[0:], year/100)
+	twoDigits(out[2:], year%100)
+	twoDigits(out[5:], int(month))
+	twoDigits(out[8:], day)
+	twoDigits(out[11:], hour)
+	twoDigits(out[14:], minute)
+	twoDigits(out[17:], second)
+	nanos := t.Nanosecond()
+	out[20] = byte('0' + nanos/100_000_000)
+	twoDigits(out[21:], nanos/1_000_000%100)
+	twoDigits(out[23:], nanos/10_000%100)
+	twoDigits(out[25:], nanos/100%100)
+	twoDigits(out[27:], nanos%100)
+	return dst
+}
+
+func twoDigits(out []byte, n int) {
+	out[1] = byte('0' + n%10)
+	out[0] = byte('0' + n/10)
 }
 
 // ParseTime reads an RFC 3339 date-time with a zone and at most nine
