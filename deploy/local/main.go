@@ -65,7 +65,7 @@ output when events can be posted, and stops everything in order on Ctrl-C.`,
 		},
 		&cobra.Command{
 			Use: "check", Short: "Check that the ports are free", Args: cobra.NoArgs,
-			RunE: func(*cobra.Command, []string) error { return checkPorts(cfg.ports()) },
+			RunE: func(cmd *cobra.Command, _ []string) error { return checkPorts(cmd.Context(), cfg.ports()) },
 		},
 		&cobra.Command{
 			Use: "idle", Short: "Fail if sluice runs on the data directory", Args: cobra.NoArgs,

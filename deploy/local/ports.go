@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -17,10 +18,10 @@ const maxCommand = 80
 
 // checkPorts tries each port and names, of all that are taken, the holder and
 // the variable that moves the port.
-func checkPorts(ports []*port) error {
+func checkPorts(ctx context.Context, ports []*port) error {
 	var errs []error
 	for _, p := range ports {
-		l, err := net.Listen("tcp", p.address())
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", p.address())
 		if err == nil {
 			err = l.Close()
 		}

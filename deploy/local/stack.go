@@ -94,7 +94,7 @@ func (s *stack) up(ctx context.Context) error {
 	if err := s.waitForLeftovers(ctx); err != nil {
 		return err
 	}
-	if err := checkPorts(s.cfg.ports()); err != nil {
+	if err := checkPorts(ctx, s.cfg.ports()); err != nil {
 		return err
 	}
 	library, err := s.library(ctx)

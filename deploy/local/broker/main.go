@@ -80,7 +80,7 @@ func run(ctx context.Context, port int, data string, syncWrites bool, out io.Wri
 	opts := []kfake.Opt{
 		kfake.NumBrokers(1),
 		kfake.ListenFn(func(network, _ string) (net.Listener, error) {
-			return net.Listen(network, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+			return (&net.ListenConfig{}).Listen(ctx, network, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		}),
 		kfake.DataDir(filepath.Join(data, "kafka")),
 		kfake.WithLogger(logger{log}),

@@ -77,7 +77,7 @@ func (e *Engine) Kill() {
 	if err := e.cmd.Process.Kill(); err != nil {
 		e.tb.Fatalf("killing the engine: %v", err)
 	}
-	e.wait()
+	_ = e.wait() // "signal: killed"
 }
 
 // Stop ends the engine in order, as SIGTERM does, and waits until it is gone.
@@ -154,7 +154,7 @@ func build(tb testing.TB, root string) string {
 	if err != nil {
 		tb.Fatalf("building the engine: %v", err)
 	}
-	defer held.Release() // its file needs nothing more
+	defer func() { _ = held.Release() }() // its file needs nothing more
 	cmd := exec.Command("go", "build", "-o", binary, "./deploy/local/engine")
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")

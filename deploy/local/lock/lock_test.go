@@ -28,8 +28,8 @@ func TestLock(t *testing.T) {
 		got <- err
 	}()
 	select {
-	case <-got:
-		t.Fatal("Wait took a lock that is held")
+	case err := <-got:
+		t.Fatal("Wait took a lock that is held", err)
 	default:
 	}
 	require.NoError(t, l.Release())

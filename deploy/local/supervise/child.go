@@ -46,7 +46,8 @@ type child struct {
 // programs in order.
 func (s *Spawner) start(spec Spec, out *Named) (*child, error) {
 	c := &child{spec: spec, exited: make(chan struct{})}
-	c.cmd = exec.Command(spec.Path, spec.Args...)
+	// No context: what ends it is stop, which asks first and kills later.
+	c.cmd = exec.CommandContext(context.Background(), spec.Path, spec.Args...)
 	c.cmd.Env = append(os.Environ(), spec.Env...)
 	c.cmd.Stdout, c.cmd.Stderr = out, out
 	c.cmd.WaitDelay = waitDelay

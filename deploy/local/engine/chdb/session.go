@@ -97,15 +97,16 @@ func (s *Stream) Close() { s.r.Free() }
 
 // Insert is an INSERT whose data come in pieces, in any split.
 type Insert struct {
-	lib *Library
-	h   unsafe.Pointer
+	lib     *Library
+	h       unsafe.Pointer
+	refused string // why the engine took a piece no more
 }
 
 // Insert begins "INSERT INTO t (columns)", a statement without FORMAT clause
 // and without data; the data will be in format. The session takes nothing else
 // until the insert is closed. It must end by Done or by Cancel, then Close.
 func (s *Session) Insert(query, format string, params map[string]string) (*Insert, error) {
-	i := &Insert{s.lib, call(s.lib.insert, s.conn(), query, format, params)}
+	i := &Insert{lib: s.lib, h: call(s.lib.insert, s.conn(), query, format, params)}
 	if i.h == nil {
 		return nil, errors.New("the ClickHouse engine began no insert and gave no reason")
 	}
@@ -116,27 +117,33 @@ func (s *Session) Insert(query, format string, params map[string]string) (*Inser
 	return i, nil
 }
 
-// Write appends data. An error means that the engine takes no more; Done says
+// Append adds data. If it returns false the engine takes no more, and Done says
 // why.
-func (i *Insert) Write(b []byte) (int, error) {
+func (i *Insert) Append(b []byte) bool {
 	if len(b) == 0 {
-		return 0, nil
+		return i.refused == ""
 	}
 	failed := i.lib.insertAppend(i.h, unsafe.Pointer(&b[0]), uintptr(len(b))) != 0
 	runtime.KeepAlive(b)
 	if failed {
-		text := i.lib.insertError(i.h)
-		if text == "" {
-			text = "the ClickHouse engine takes no more data"
+		i.refused = i.lib.insertError(i.h)
+		if i.refused == "" {
+			i.refused = "the ClickHouse engine takes no more data and gave no reason"
 		}
-		return 0, errors.New(text)
 	}
-	return len(b), nil
+	return !failed
 }
 
 // Done ends the data and waits until the rows are in the table. The caller
 // frees the result.
-func (i *Insert) Done() (*Result, error) { return i.lib.take(i.lib.insertDone(i.h)) }
+func (i *Insert) Done() (*Result, error) {
+	r, err := i.lib.take(i.lib.insertDone(i.h))
+	if err == nil && i.refused != "" {
+		r.Free()
+		return nil, errors.New(i.refused)
+	}
+	return r, err
+}
 
 // Cancel gives the insert up: what the engine has not yet written it never
 // will.

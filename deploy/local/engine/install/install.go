@@ -136,7 +136,7 @@ func (i installer) fetch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(fresh)
+	defer func() { _ = os.RemoveAll(fresh) }() // or the next install does
 	for name, b := range map[string][]byte{"package.json": packageJSON, "package-lock.json": packageLock} {
 		if err := os.WriteFile(filepath.Join(fresh, name), b, 0o644); err != nil {
 			return err

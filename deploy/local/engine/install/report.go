@@ -35,7 +35,7 @@ func (r *reporter) follow(dir string, total int64) (stop func()) {
 		r.say("  %d of %d MB", n/1_000_000, total/1_000_000)
 	}, func() {}
 	if r.terminal {
-		bar := progressbar.NewOptions64(total, progressbar.OptionSetWriter(r.out), progressbar.OptionShowBytes(true),
+		bar := progressbar.NewOptions64(total, progressbar.OptionSetWriter(r.out), progressbar.OptionShowBytes(true), progressbar.OptionShowCount(),
 			progressbar.OptionSetWidth(40), progressbar.OptionClearOnFinish(), progressbar.OptionSetPredictTime(false))
 		every = barEvery
 		tell = func(n int64) { _ = bar.Set64(min(n, total)) } // a terminal that is gone is no reason to stop
@@ -63,11 +63,10 @@ func (r *reporter) follow(dir string, total int64) (stop func()) {
 // and go while npm works.
 func sizeOf(dir string) (n int64) {
 	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return nil
-		}
-		if info, err := d.Info(); err == nil && info.Mode().IsRegular() {
-			n += info.Size()
+		if err == nil && d.Type().IsRegular() {
+			if info, err := d.Info(); err == nil {
+				n += info.Size()
+			}
 		}
 		return nil
 	})

@@ -93,7 +93,7 @@ func TestTypes(t *testing.T) {
 
 			got, err := c.Query(ctx, "SELECT * EXCEPT doc, toJSONString(doc) FROM types ORDER BY n")
 			require.NoError(t, err)
-			defer got.Close()
+			defer func() { require.NoError(t, got.Close()) }()
 			for i := 0; got.Next(); i++ {
 				r := rows[i]
 				var g row

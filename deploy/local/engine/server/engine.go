@@ -149,7 +149,7 @@ func create(c *chdb.Session, t externalTable) error {
 		return err
 	}
 	defer ins.Close()
-	_, _ = ins.Write(t.data) // Done has the reason
+	ins.Append(t.data) // if it is refused, Done says why
 	r, err := ins.Done()
 	if err != nil {
 		return err

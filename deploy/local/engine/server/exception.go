@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"regexp"
@@ -30,7 +31,8 @@ var codeAtStart = regexp.MustCompile(`^Code: (\d+)\. `)
 
 // asException reads the code from an engine's error.
 func asException(err error) *exception {
-	if e, ok := err.(*exception); ok {
+	var e *exception
+	if errors.As(err, &e) {
 		return e
 	}
 	text := err.Error()

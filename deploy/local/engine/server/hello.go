@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/binary"
+	"errors"
 	"net/http"
 
 	"github.com/ClickHouse/ch-go/proto"
@@ -34,9 +35,7 @@ func (s *Server) hello(w http.ResponseWriter, q *request) error {
 	column("timezone()", "String")
 	b.PutString(s.timezone)
 	out := q.output(w)
-	if _, err := out.Write(b.Buf); err != nil {
-		return nil // the client left
-	}
-	_ = out.Close() // likewise
+	_, err := out.Write(b.Buf)
+	_ = errors.Join(err, out.Close()) // a client that left is no one's loss
 	return nil
 }

@@ -102,7 +102,7 @@ func TestHTTP(t *testing.T) {
 		{name: "syntax", body: "SELEC 1", status: 400, want: "Code: 62. DB::Exception: Syntax error", wantHeader: [2]string{"X-ClickHouse-Exception-Code", "62"}},
 		{name: "no table", body: "SELECT * FROM nope", status: 404, want: "(UNKNOWN_TABLE)", wantHeader: [2]string{"X-ClickHouse-Exception-Code", "60"}},
 		{name: "no setting", params: "no_such_setting=1", body: "SELECT 1", status: 404, want: "(UNKNOWN_SETTING)"},
-		{name: "two statements", body: "SELECT 1; SELECT 2", status: 400, want: "Multi-statements are not allowed"},
+		{name: "two statements", body: "SELECT 1; SELECT 2", status: 400, want: "multi-statements are not allowed"},
 		{name: "GET changes nothing", method: "GET", params: "query=" + escape("INSERT INTO t VALUES (9, '')"), status: 500, want: "(READONLY)"},
 		{name: "an unknown coding", body: "x", headers: []string{"Content-Encoding", "rot13"}, status: 415, want: "rot13"},
 		{name: "broken gzip", body: "x", headers: []string{"Content-Encoding", "gzip"}, status: 500, want: "CANNOT_READ_ALL_DATA"},

@@ -43,18 +43,27 @@ func (s *Server) insert(w http.ResponseWriter, c *chdb.Session, q *request, st s
 // engine takes no more, its reason comes from Done.
 func feed(ins *chdb.Insert, src io.Reader) error {
 	buf := make([]byte, insertBuffer)
-	for n := 0; ; {
-		m, err := src.Read(buf[n:])
-		n += m
-		over := errors.Is(err, io.EOF)
-		if err != nil && !over {
+	for {
+		n, over, err := fill(src, buf)
+		if err != nil {
 			return err
 		}
-		if over || n == len(buf) {
-			if _, err := ins.Write(buf[:n]); err != nil || over {
-				return nil
-			}
-			n = 0
+		if !ins.Append(buf[:n]) || over {
+			return nil
 		}
 	}
+}
+
+// fill reads until buf is full or src is over. Unlike io.ReadFull it does not
+// call a src that ends early, io.ErrUnexpectedEOF of the connection, its end.
+func fill(src io.Reader, buf []byte) (n int, over bool, err error) {
+	for n < len(buf) && !over && err == nil {
+		var m int
+		m, err = src.Read(buf[n:])
+		n += m
+		if errors.Is(err, io.EOF) {
+			over, err = true, nil
+		}
+	}
+	return n, over, err
 }

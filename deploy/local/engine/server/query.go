@@ -68,38 +68,45 @@ func (s *Server) stream(ctx context.Context, w http.ResponseWriter, stream *chdb
 	tag := rand.Text()[:16]
 	for {
 		r, err := stream.Next()
-		switch {
-		case err != nil && out == nil:
+		if err != nil && out == nil {
 			return err
-		case err != nil:
-			// The status is sent: ClickHouse frames the error in the body, and
-			// not in a compressed block of its own, for a client finds it by
-			// its mark where it expected the next block.
-			text := s.text(asException(err))
-			frame := fmt.Sprintf("\r\n__exception__\r\n%s\r\n%s%d %s\r\n__exception__\r\n", tag, text, len(text), tag)
-			if q.compress {
-				_ = out.Close() // a client that left is no one's loss
-				_, _ = io.WriteString(w, frame)
-				return nil
-			}
-			_, _ = io.WriteString(out, frame) // likewise
-			_ = out.Close()
-			return nil
-		case out == nil:
+		}
+		if err != nil {
+			s.failLate(w, out, q, tag, err)
+			break
+		}
+		if out == nil {
 			w.Header().Set("X-ClickHouse-Exception-Tag", tag)
 			out = q.output(w)
 		}
 		if r == nil {
-			_ = out.Close() // likewise
-			return nil
+			_ = out.Close() // a client that left is no one's loss
+			break
 		}
-		_, err = out.Write(r.Bytes())
+		_, gone := out.Write(r.Bytes())
 		r.Free()
-		if err != nil || ctx.Err() != nil {
+		if gone != nil || ctx.Err() != nil {
 			stream.Cancel()
-			return nil
+			break
 		}
 	}
+	return nil
+}
+
+// failLate tells an error after the status was sent: ClickHouse frames it in
+// the body; and not in a compressed block, for a client finds it by its mark
+// where it expected the next block.
+func (s *Server) failLate(w io.Writer, out io.WriteCloser, q *request, tag string, err error) {
+	text := s.text(asException(err))
+	frame := fmt.Sprintf("\r\n__exception__\r\n%s\r\n%s%d %s\r\n__exception__\r\n", tag, text, len(text), tag)
+	// A client that left is no one's loss.
+	if q.compress {
+		_ = out.Close()
+		_, _ = io.WriteString(w, frame)
+		return
+	}
+	_, _ = io.WriteString(out, frame)
+	_ = out.Close()
 }
 
 // output is where the answer's bytes go, compressed as the client asked.

@@ -96,7 +96,7 @@ func (s *Server) answer(ctx context.Context, w http.ResponseWriter, q *request) 
 		st, err = statement.Parse(q.query)
 	}
 	if err != nil {
-		return &exception{codeSyntax, "DB::Exception: Syntax error: " + err.Error() + ". (SYNTAX_ERROR)"}
+		return &exception{codeSyntax, "DB::Exception: Syntax error (" + err.Error() + "). (SYNTAX_ERROR)"}
 	}
 	if st.Keyword == "" {
 		_, err := io.WriteString(w, "Ok.\n") // what ClickHouse says to no query

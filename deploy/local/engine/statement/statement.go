@@ -21,7 +21,7 @@ type Statement struct {
 }
 
 // ErrMany is Parse's error for more than one statement.
-var ErrMany = errors.New("Multi-statements are not allowed")
+var ErrMany = errors.New("multi-statements are not allowed")
 
 // Parse looks at q, which is one statement, with or without a semicolon at its
 // end. It checks no syntax: the engine does.
