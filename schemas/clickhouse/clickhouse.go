@@ -38,18 +38,18 @@ const (
 	EventsPerHour   = "events_per_hour"
 )
 
-// InsertSettings go with every INSERT into [EventLog]. None of them is needed
-// for the INSERT to succeed; without them the same payload_text would become
-// another payload:
+// InsertSettings returns the settings that go with every INSERT into
+// [EventLog]. The INSERT succeeds without them, but the same payload_text would
+// become another payload. With them
 //   - of names that mean the same path, as in {"a":{"b":1},"a.b":2}, the first
 //     is kept, where otherwise payload would be {};
 //   - strings that look like dates stay the strings they are.
-//
-// The caller must not change the map.
-var InsertSettings = map[string]any{
-	"type_json_skip_duplicated_paths":  1,
-	"input_format_try_infer_dates":     0,
-	"input_format_try_infer_datetimes": 0,
+func InsertSettings() map[string]any {
+	return map[string]any{
+		"type_json_skip_duplicated_paths":  1,
+		"input_format_try_infer_dates":     0,
+		"input_format_try_infer_datetimes": 0,
+	}
 }
 
 // ContiguousRanges is a query for the ranges of offsets that the journal covers

@@ -42,6 +42,10 @@ GROUP BY source, event_type, actor_id, occurred_at, c.payload_hash;
 -- journal's; rows are counted in event_log by their origin, within journaled
 -- ranges and below the first of them, so that a row not yet journaled is not
 -- missed and a row that no batch accounts for is seen.
+--
+-- A partition's batches make one range unless there are gaps. The projection
+-- origins answers which of 65,536 offsets are rows, as a bitmap of which each
+-- range takes its part.
 CREATE OR REPLACE VIEW balance AS
 WITH
     batches AS
@@ -56,19 +60,20 @@ WITH
     (
         SELECT
             topic_id, partition, offset, reach, records,
-            sum(gap) OVER (PARTITION BY topic_id, partition ORDER BY offset ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS island,
-            row_number() OVER (PARTITION BY topic_id, partition ORDER BY offset) = 1 AS leads
+            sum(gap) OVER (PARTITION BY topic_id, partition ORDER BY offset ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS nr
         FROM batches
     ),
     ranges AS
     (
-        SELECT
-            topic_id, partition, island,
-            if(max(leads) = 1, 0, min(offset)) AS first,
-            max(reach) AS end,
-            sum(numbered.records) AS seen
+        SELECT topic_id, partition, min(offset) AS first, max(reach) AS end, sum(numbered.records) AS seen
         FROM numbered
-        GROUP BY topic_id, partition, island
+        GROUP BY topic_id, partition, nr
+    ),
+    journaled AS
+    (
+        SELECT topic_id, partition, sum(seen) AS seen, min(end) AS contiguous_end, groupArray((first, end)) AS spans
+        FROM ranges
+        GROUP BY topic_id, partition
     ),
     blocks AS
     (
@@ -79,14 +84,15 @@ WITH
     stored AS
     (
         SELECT
-            ranges.topic_id AS topic_id, ranges.partition AS partition,
-            sum(bitmapCardinality(bitmapSubsetInRange(
-                blocks.origins,
-                toUInt32(greatest(ranges.first - blocks.block * 65536, 0)),
-                toUInt32(least(ranges.end - blocks.block * 65536, 65536))))) AS rows
-        FROM blocks
-        INNER JOIN ranges ON blocks.topic_id = ranges.topic_id AND blocks.partition = ranges.partition
-        WHERE blocks.block * 65536 < ranges.end AND (blocks.block + 1) * 65536 > ranges.first
+            j.topic_id AS topic_id, j.partition AS partition, any(j.seen) AS records,
+            sum(arraySum(
+                span -> bitmapCardinality(bitmapSubsetInRange(
+                    b.origins,
+                    toUInt32(least(greatest(if(span.2 = j.contiguous_end, 0, span.1) - b.block * 65536, 0), 65536)),
+                    toUInt32(least(greatest(span.2 - b.block * 65536, 0), 65536)))),
+                j.spans)) AS rows
+        FROM journaled AS j
+        LEFT JOIN blocks AS b ON j.topic_id = b.topic_id AND j.partition = b.partition
         GROUP BY topic_id, partition
     ),
     fates AS
@@ -105,15 +111,11 @@ WITH
         FROM journal FINAL
         WHERE entry = 'fate'
         GROUP BY topic_id, partition
-    ),
-    journaled AS
-    (
-        SELECT topic_id, partition, sum(seen) AS records FROM ranges GROUP BY topic_id, partition
     )
 SELECT
-    j.topic_id AS topic_id,
-    j.partition AS partition,
-    j.records AS records,
+    s.topic_id AS topic_id,
+    s.partition AS partition,
+    s.records AS records,
     s.rows AS rows,
     f.duplicates AS duplicates,
     f.conflicts AS conflicts,
@@ -124,7 +126,7 @@ SELECT
     f.skipped AS skipped,
     f.lost AS lost,
     f.cut AS cut,
-    toInt64(j.records) - toInt64(s.rows + f.duplicates + f.conflicts + f.dead_lettered + f.forwarded + f.expired + f.erased + f.skipped + f.lost + f.cut) AS difference
-FROM journaled AS j
-LEFT JOIN stored AS s ON j.topic_id = s.topic_id AND j.partition = s.partition
-LEFT JOIN fates AS f ON j.topic_id = f.topic_id AND j.partition = f.partition;
+    toInt64(s.records) - toInt64(s.rows + f.duplicates + f.conflicts + f.dead_lettered + f.forwarded + f.expired + f.erased + f.skipped + f.lost + f.cut) AS difference
+FROM stored AS s
+LEFT JOIN fates AS f ON s.topic_id = f.topic_id AND s.partition = f.partition
+SETTINGS join_use_nulls = 0;
