@@ -42,7 +42,7 @@ func TestSlowClients(t *testing.T) {
 	var held float64
 	_, err := fmt.Sscan(metric(text, "sluice_ingest_in_flight_bytes"), &held)
 	require.NoError(t, err)
-	require.Less(t, held, float64(slow*300<<10))
+	require.LessOrEqual(t, held, float64(slow*4<<10), "what is announced is not set aside")
 	for i, c := range conns {
 		require.NoError(t, c.SetReadDeadline(time.Now().Add(30*time.Second)))
 		got, err := io.ReadAll(c)

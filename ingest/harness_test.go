@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -21,7 +22,12 @@ import (
 	"sluice/schemas/topic"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(brokerEnv); dir != "" {
+		os.Exit(runBroker(dir))
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // edge is a running edge, as the command runs it, on free ports, with a broker
 // of its own.

@@ -147,8 +147,8 @@ func FuzzParseKey(f *testing.F) {
 	})
 }
 
-// FuzzParseTime: what is accepted is a time to encoding's reader, too, the same
-// one, and its canonical form is a fixed point.
+// FuzzParseTime: what is accepted is a time to time.Parse, too, the same one, and
+// its canonical form is a fixed point.
 func FuzzParseTime(f *testing.F) {
 	for _, s := range []string{
 		"2026-01-02T03:04:05Z", "2026-01-02T03:04:05.123456789+02:00", "2016-12-31T23:59:60Z", "2024-02-29T00:00:00-00:00",

@@ -59,10 +59,12 @@ func ParseTime(s string) (t time.Time, msg string) {
 	if s[17:19] == "60" {
 		return time.Time{}, "is a leap second, which cannot be stored"
 	}
-	rest := s[len(shape):]
+	rest, nanos := s[len(shape):], 0
 	if rest != "" && rest[0] == '.' {
-		n := 1
+		n, unit := 1, 100_000_000
 		for n < len(rest) && rest[n] >= '0' && rest[n] <= '9' {
+			nanos += int(rest[n]-'0') * unit
+			unit /= 10
 			n++
 		}
 		if n == 1 {
@@ -76,28 +78,43 @@ func ParseTime(s string) (t time.Time, msg string) {
 	if rest == "" {
 		return time.Time{}, "has no zone"
 	}
-	if !zone(rest) {
+	ahead, ok := zone(rest)
+	if !ok {
 		return time.Time{}, "has no valid zone"
 	}
-	t, err := time.Parse(time.RFC3339Nano, s)
-	if err != nil {
+	num := func(at int) int { return int(s[at]-'0')*10 + int(s[at+1]-'0') }
+	year, month, day := num(0)*100+num(2), num(5), num(8)
+	hour, minute, second := num(11), num(14), num(17)
+	if hour > 23 || minute > 59 || second > 59 {
 		return time.Time{}, "is no date that exists"
 	}
-	return t.UTC(), ""
+	t = time.Date(year, time.Month(month), day, hour, minute, second, nanos, time.UTC)
+	if y, m, d := t.Date(); y != year || int(m) != month || d != day {
+		return time.Time{}, "is no date that exists" // Date makes 1 March of 29 February
+	}
+	return t.Add(-ahead), ""
 }
 
-// zone tells whether s is Z or a numeric offset within a day.
-func zone(s string) bool {
+// zone returns what the local time of a zone, Z or a numeric offset within a
+// day, is ahead of UTC.
+func zone(s string) (time.Duration, bool) {
 	if s == "Z" {
-		return true
+		return 0, true
 	}
 	if len(s) != 6 || s[0] != '+' && s[0] != '-' || s[3] != ':' {
-		return false
+		return 0, false
 	}
 	for _, i := range []int{1, 2, 4, 5} {
 		if s[i] < '0' || s[i] > '9' {
-			return false
+			return 0, false
 		}
 	}
-	return s[1:3] <= "23" && s[4:6] <= "59"
+	if s[1:3] > "23" || s[4:6] > "59" {
+		return 0, false
+	}
+	ahead := time.Duration(int(s[1]-'0')*10+int(s[2]-'0'))*time.Hour + time.Duration(int(s[4]-'0')*10+int(s[5]-'0'))*time.Minute
+	if s[0] == '-' {
+		ahead = -ahead
+	}
+	return ahead, true
 }

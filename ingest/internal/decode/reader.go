@@ -31,20 +31,16 @@ const (
 // codings is what Content-Encoding may name, as an Accept-Encoding header.
 const codings = "gzip, zstd, identity"
 
-const (
-	firstBytes = 4 << 10   // a new buffer
-	keepBytes  = 256 << 10 // the largest buffer worth keeping
-	// maxWindowBytes is the most history a zstd frame may ask for: what RFC
-	// 8878, section 3.1.1.1.2 recommends decoders to support.
-	maxWindowBytes = 8 << 20
-)
+// maxWindowBytes is the most history a zstd frame may ask for: what RFC 8878,
+// section 3.1.1.1.2 recommends decoders to support.
+const maxWindowBytes = 8 << 20
 
 // Reader reads bodies. It is safe for concurrent use.
 type Reader struct {
-	budget *Budget
-	bufs   sync.Pool // *Body
-	gzips  sync.Pool // *gzip.Reader
-	zstds  sync.Pool // *zstd.Decoder
+	budget  *Budget
+	buffers buffers
+	gzips   sync.Pool // *gzip.Reader
+	zstds   sync.Pool // *zstd.Decoder
 }
 
 // NewReader returns a reader whose bodies share budget.
@@ -52,22 +48,21 @@ func NewReader(budget *Budget) *Reader { return &Reader{budget: budget} }
 
 // Body is a decoded body. Release it when no one reads its bytes any more.
 type Body struct {
-	data   []byte
-	taken  int64 // of the budget: the capacity of data
 	reader *Reader
+	buffer *buffer // nil when there is none
+	length int
 }
 
 // Bytes is the decoded text. It is valid until Release.
-func (b *Body) Bytes() []byte { return b.data }
+func (b *Body) Bytes() []byte { return b.buffer.bytes[:b.length] }
 
 // Release gives the body's memory back. The body must not be used afterwards.
 func (b *Body) Release() {
-	b.reader.budget.Give(b.taken)
-	b.taken = 0
-	if cap(b.data) > keepBytes {
-		b.data = nil
+	if b.buffer != nil {
+		b.reader.budget.Give(int64(len(b.buffer.bytes)))
+		b.reader.buffers.put(b.buffer)
+		b.buffer = nil
 	}
-	b.reader.bufs.Put(b)
 }
 
 // MediaType returns the body's media type, one of allowed, or the problem
@@ -124,7 +119,7 @@ func (r *Reader) Read(req *http.Request, most int64, tooLarge *problem.Kind) (*B
 	if req.ContentLength > most {
 		return nil, over()
 	}
-	sent := r.get()
+	sent := &Body{reader: r}
 	if err := sent.fill(req.Body, req.ContentLength, most); err != nil {
 		sent.Release()
 		if errors.Is(err, errOver) {
@@ -136,8 +131,8 @@ func (r *Reader) Read(req *http.Request, most int64, tooLarge *problem.Kind) (*B
 		return sent, nil
 	}
 	defer sent.Release()
-	plain := r.get()
-	if err := r.expand(plain, coding, sent.data, most); err != nil {
+	plain := &Body{reader: r}
+	if err := r.expand(plain, coding, sent.Bytes(), most); err != nil {
 		plain.Release()
 		switch {
 		case errors.Is(err, errOver):
@@ -188,61 +183,48 @@ func readProblem(ctx context.Context, err error) *problem.Error {
 	return problem.New(problem.IncompleteBody, "the body ended before it was complete: "+err.Error())
 }
 
-func (r *Reader) get() *Body {
-	b, ok := r.bufs.Get().(*Body)
-	if !ok {
-		b = &Body{reader: r}
-	}
-	b.data = b.data[:0]
-	return b
-}
-
 // fill reads src to its end. length is what it is expected to have, or -1.
 func (b *Body) fill(src io.Reader, length, most int64) error {
-	if err := b.room(max(firstBytes, min(length+1, keepBytes))); err != nil {
+	if err := b.grow(min(sizes[0], int(length)+1)); err != nil {
 		return err
 	}
 	for {
-		n, err := src.Read(b.data[len(b.data):min(int64(cap(b.data)), most+1)])
-		b.data = b.data[:len(b.data)+n]
-		if int64(len(b.data)) > most {
+		space := b.buffer.bytes[b.length:min(len(b.buffer.bytes), int(most)+1)]
+		n, err := src.Read(space)
+		b.length += n
+		switch {
+		case int64(b.length) > most:
 			return errOver
-		}
-		if err == io.EOF {
+		case err == io.EOF:
 			return nil
-		}
-		if err != nil {
+		case err != nil:
 			return err
+		case b.length < len(b.buffer.bytes):
+			continue
 		}
-		if len(b.data) == cap(b.data) {
-			grown := 2 * int64(cap(b.data))
-			if length > 0 {
-				// One byte past the end is where EOF is found.
-				grown = max(min(grown, length+1), int64(cap(b.data))+1)
-			}
-			if err := b.room(grown); err != nil {
-				return err
-			}
+		next := 2 * b.length
+		if length >= 0 { // one byte past the end is where EOF is found
+			next = max(min(next, int(length)+1), b.length+1)
+		}
+		if err := b.grow(next); err != nil {
+			return err
 		}
 	}
 }
 
-// room makes the buffer's capacity at least n and takes it from the budget.
-func (b *Body) room(n int64) error {
-	if int64(cap(b.data)) < n {
-		if !b.reader.budget.Take(n - b.taken) {
-			return errBudget
-		}
-		b.taken = n
-		b.data = append(make([]byte, 0, n), b.data...)
-		return nil
+// grow moves the body to a buffer of at least n bytes.
+func (b *Body) grow(n int) error {
+	larger := b.reader.buffers.get(n)
+	if !b.reader.budget.Take(int64(len(larger.bytes))) {
+		b.reader.buffers.put(larger)
+		return errBudget
 	}
-	if short := int64(cap(b.data)) - b.taken; short > 0 {
-		if !b.reader.budget.Take(short) {
-			return errBudget
-		}
-		b.taken += short
+	if b.buffer != nil {
+		copy(larger.bytes, b.buffer.bytes[:b.length])
+		b.reader.budget.Give(int64(len(b.buffer.bytes)))
+		b.reader.buffers.put(b.buffer)
 	}
+	b.buffer = larger
 	return nil
 }
 

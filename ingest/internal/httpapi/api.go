@@ -28,7 +28,8 @@ type API struct {
 	reader  *decode.Reader
 
 	singles  sync.Pool // *single
-	decoders machines
+	decoders sync.Pool // *event.Decoder
+	memory   memory
 }
 
 // New returns the interface in front of log. now is the clock by which events
@@ -128,19 +129,10 @@ func (a *API) bodyRead(w http.ResponseWriter, r *http.Request) {
 	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 }
 
-// machine is what decoding a batch needs, kept for the next.
-type machine struct {
-	events *event.Decoder
-	arrays *decode.Splitter
-}
-
-type machines struct{ pool sync.Pool }
-
-func (m *machines) get(limits event.Limits) *machine {
-	if d, ok := m.pool.Get().(*machine); ok {
+// decoder returns a decoder that no one else uses; put it back into a.decoders.
+func (a *API) decoder() *event.Decoder {
+	if d, ok := a.decoders.Get().(*event.Decoder); ok {
 		return d
 	}
-	return &machine{event.NewDecoder(limits), decode.NewSplitter()}
+	return event.NewDecoder(a.cfg.Event)
 }
-
-func (m *machines) put(d *machine) { m.pool.Put(d) }

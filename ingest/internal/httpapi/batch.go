@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -25,6 +26,32 @@ const (
 	textBytes   = 64 << 10 // bytes of text made at a time
 )
 
+// slab is memory for the records of a batch, their texts apart.
+type slab struct {
+	records [slabRecords]kgo.Record
+	headers [slabRecords * maxHeaders]kgo.RecordHeader
+}
+
+// memory keeps what the records of a batch were made of for the next.
+type memory struct {
+	slabs sync.Pool // *slab
+	texts sync.Pool // *[textBytes]byte
+}
+
+func (m *memory) slab() *slab {
+	if s, ok := m.slabs.Get().(*slab); ok {
+		return s
+	}
+	return new(slab)
+}
+
+func (m *memory) text() []byte {
+	if t, ok := m.texts.Get().(*[textBytes]byte); ok {
+		return t[:0]
+	}
+	return make([]byte, 0, textBytes)
+}
+
 // batch is one batch on its way from the body to the answer.
 type batch struct {
 	cfg     Config
@@ -37,9 +64,12 @@ type batch struct {
 
 	items   []item
 	records []*kgo.Record // of the items that are valid, in their order
-	free    []kgo.Record  // made and not used yet
-	headers []kgo.RecordHeader
-	text    []byte
+
+	memory *memory
+	slabs  []*slab
+	used   int // records of the last slab
+	texts  [][]byte
+	text   []byte // the last of texts, as far as it is used
 }
 
 // item is what became of one item: rejected when it has faults, else the
@@ -64,7 +94,7 @@ func (a *API) postBatch(w http.ResponseWriter, r *http.Request) *problem.Error {
 	received := a.now()
 	a.bodyRead(w, r)
 
-	b := &batch{cfg: a.cfg, budget: a.budget, stamp: newStamp(r.Header, received), now: received}
+	b := &batch{cfg: a.cfg, budget: a.budget, memory: &a.memory, stamp: newStamp(r.Header, received), now: received}
 	defer func() { b.budget.Give(b.taken) }()
 	if perr := a.split(b, media, body.Bytes()); perr != nil {
 		return perr
@@ -72,6 +102,9 @@ func (a *API) postBatch(w http.ResponseWriter, r *http.Request) *problem.Error {
 	var err error
 	if len(b.records) > 0 {
 		err = a.log.Send(r.Context(), b.records)
+	}
+	if settled(err) {
+		b.release()
 	}
 	result := b.result(err)
 	result.count(a.metrics)
@@ -81,14 +114,13 @@ func (a *API) postBatch(w http.ResponseWriter, r *http.Request) *problem.Error {
 
 // split takes the body apart and decodes every item.
 func (a *API) split(b *batch, media string, body []byte) *problem.Error {
-	m := a.decoders.get(a.cfg.Event)
-	defer a.decoders.put(m)
-	b.decoder = m.events
+	b.decoder = a.decoder()
+	defer a.decoders.Put(b.decoder)
 	var err error
 	if media == decode.TypeNDJSON {
 		err = decode.Lines(body, a.cfg.BatchItems, b.add)
 	} else {
-		err = m.arrays.Array(body, a.cfg.BatchItems, b.add)
+		err = decode.Array(body, a.cfg.BatchItems, b.add)
 	}
 	var not *decode.NotBatch
 	switch {
@@ -104,55 +136,76 @@ func (a *API) split(b *batch, media string, body []byte) *problem.Error {
 	return nil
 }
 
-// add decodes the next item.
-func (b *batch) add(text []byte) {
+// add decodes the next item, and tells whether it is a valid event. When the
+// budget is used up the rest of the items count for nothing.
+func (b *batch) add(text []byte) bool {
 	if b.full || !b.take(itemOverheadBytes) {
 		b.full = true
-		return
+		return true
 	}
 	if int64(len(text)) > b.cfg.EventBytes {
 		b.reject(event.Fault{
 			Kind: event.FaultTooLarge, Detail: "has " + strconv.Itoa(len(text)) + " bytes",
 			Allowed: "at most " + strconv.FormatInt(b.cfg.EventBytes, 10),
 		})
-		return
+		return false
 	}
 	e, faults := b.decoder.Decode(text, b.now)
 	if faults != nil {
 		b.reject(faults...)
-		return
+		return false
 	}
 	if !b.room(textBound(&e)) {
 		b.full = true
-		return
+		return true
 	}
-	r := &b.free[0]
-	b.free = b.free[1:]
+	last := b.slabs[len(b.slabs)-1]
+	r, headers := &last.records[b.used], last.headers[b.used*maxHeaders:b.used*maxHeaders:(b.used+1)*maxHeaders]
+	b.used++
 	it := item{record: len(b.records)}
-	it.id, b.text, b.headers = b.stamp.fill(r, &e, b.text, b.headers)
+	it.id, b.text = b.stamp.fill(r, &e, b.text, headers)
 	b.items = append(b.items, it)
 	b.records = append(b.records, r)
+	return true
 }
 
 func (b *batch) reject(faults ...event.Fault) {
 	b.items = append(b.items, item{faults: faults})
 }
 
-// room sees to it that a record, its headers and n bytes of text can be made
-// without moving what was made before.
+// room sees to it that a record with n bytes of text can be made without moving
+// what was made before.
 func (b *batch) room(n int) bool {
-	if len(b.free) == 0 {
-		b.free = make([]kgo.Record, slabRecords)
-		b.headers = make([]kgo.RecordHeader, 0, slabRecords*maxHeaders)
+	if len(b.slabs) == 0 || b.used == slabRecords {
+		b.slabs, b.used = append(b.slabs, b.memory.slab()), 0
 	}
-	if cap(b.text)-len(b.text) < n {
-		size := max(n, textBytes)
-		if !b.take(int64(size)) {
-			return false
-		}
-		b.text = make([]byte, 0, size)
+	if cap(b.text)-len(b.text) >= n {
+		return true
 	}
+	if !b.take(int64(max(n, textBytes))) {
+		return false
+	}
+	if n > textBytes {
+		b.text = make([]byte, 0, n)
+	} else {
+		b.text = b.memory.text()
+	}
+	b.texts = append(b.texts, b.text)
 	return true
+}
+
+// release keeps the records' memory for other batches. Nothing may refer to the
+// records any more.
+func (b *batch) release() {
+	for _, s := range b.slabs {
+		b.memory.slabs.Put(s)
+	}
+	for _, t := range b.texts {
+		if cap(t) == textBytes {
+			b.memory.texts.Put((*[textBytes]byte)(t[:textBytes]))
+		}
+	}
+	b.records, b.slabs, b.texts, b.text = nil, nil, nil, nil
 }
 
 func (b *batch) take(n int64) bool {

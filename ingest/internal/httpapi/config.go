@@ -49,8 +49,9 @@ const recordRoomBytes = 64 << 10
 // wider than the log's own ([event.Ceiling], [produce.BatchBytes]).
 func (c Config) Validate() error {
 	ceiling := event.Ceiling()
-	// A body, the values and the keys made of it, and each item's overhead.
-	largest := 3*c.BodyBytes + int64(c.BatchItems)*itemOverheadBytes
+	// A body, as it moves to a larger buffer or is decoded, or the values and the
+	// keys made of it, and each item's overhead.
+	largest := 4*c.BodyBytes + int64(c.BatchItems)*itemOverheadBytes
 	switch {
 	case c.Event.FieldBytes < 1 || c.Event.FieldBytes > ceiling.FieldBytes:
 		return fmt.Errorf("field_bytes is %d, want 1 to %d: the log takes no more", c.Event.FieldBytes, ceiling.FieldBytes)

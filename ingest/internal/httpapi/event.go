@@ -61,7 +61,7 @@ func (a *API) postEvent(w http.ResponseWriter, r *http.Request) *problem.Error {
 	if need := textBound(&e); cap(s.text) < need {
 		s.text = make([]byte, 0, need)
 	}
-	id, text, _ := newStamp(r.Header, received).fill(&s.record, &e, s.text[:0], s.headers[:0])
+	id, text := newStamp(r.Header, received).fill(&s.record, &e, s.text[:0], s.headers[:0])
 	s.text = text
 
 	err := a.log.Send(r.Context(), s.records[:])

@@ -52,10 +52,10 @@ func textBound(e *event.Event) int {
 	return 3*tuple + 6*(tuple+len(e.ClientEventID)) + len(e.Payload) + names + times + hashes
 }
 
-// fill makes r the record of e. Its bytes are appended to text and its headers
-// to headers, whose extended forms are returned; there must be room in both,
-// or what was made of them before loses its place.
-func (s stamp) fill(r *kgo.Record, e *event.Event, text []byte, headers []kgo.RecordHeader) (uuid.UUID, []byte, []kgo.RecordHeader) {
+// fill makes r the record of e. Its bytes are appended to text, whose extended
+// form is returned; text must have room for them ([textBound]), and headers,
+// which must be empty, for maxHeaders.
+func (s stamp) fill(r *kgo.Record, e *event.Event, text []byte, headers []kgo.RecordHeader) (uuid.UUID, []byte) {
 	cut := func(from int) []byte { return text[from:len(text):len(text)] }
 	at := len(text)
 	text = e.AppendKey(text)
@@ -66,7 +66,6 @@ func (s stamp) fill(r *kgo.Record, e *event.Event, text []byte, headers []kgo.Re
 	text = e.AppendJSON(text)
 	value := cut(at)
 
-	first := len(headers)
 	at = len(text)
 	text = appendUUID(text, id)
 	headers = append(headers, kgo.RecordHeader{Key: topic.HeaderEventID, Value: cut(at)})
@@ -77,11 +76,8 @@ func (s stamp) fill(r *kgo.Record, e *event.Event, text []byte, headers []kgo.Re
 	if s.traceparent != nil {
 		headers = append(headers, kgo.RecordHeader{Key: topic.HeaderTraceparent, Value: s.traceparent})
 	}
-	*r = kgo.Record{
-		Key: key, Value: value, Timestamp: s.received,
-		Headers: headers[first:len(headers):len(headers)],
-	}
-	return id, text, headers
+	*r = kgo.Record{Key: key, Value: value, Headers: headers, Timestamp: s.received}
+	return id, text
 }
 
 // appendUUID appends the usual 36 characters of id.

@@ -64,10 +64,10 @@ func (f *flight) settle(i int, err error) {
 	f.left--
 	last := f.left == 0
 	f.mu.Unlock()
-	if err == nil {
-		p.lastAck.Store(time.Now().UnixNano())
-	}
 	if last {
+		if err == nil {
+			p.lastAck.Store(time.Now().UnixNano())
+		}
 		p.held.Add(-f.bytes)
 		f.done <- struct{}{} // never blocks: it has room for the only value
 	}
