@@ -22,14 +22,14 @@ import (
 // called; held is closed when it has come.
 func holdProduce(c *kfake.Cluster) (held <-chan struct{}, release func()) {
 	come, let := make(chan struct{}), make(chan struct{})
+	var first, once sync.Once
 	c.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
 		c.SleepControl(func() {
-			close(come)
+			first.Do(func() { close(come) }) // the client may ask again
 			<-let
 		})
 		return nil, nil, false
 	})
-	var once sync.Once
 	return come, func() { once.Do(func() { close(let) }) }
 }
 
@@ -66,7 +66,7 @@ func TestDrain(t *testing.T) {
 }
 
 // TestDrainTooLong: a record that no one acknowledges does not hold the edge for
-// ever, and its loss does not pass for an orderly stop.
+// ever. Its sender was told so; the stop is an orderly one.
 func TestDrainTooLong(t *testing.T) {
 	e := startEdge(t, newCluster(t), func(c *config) {
 		c.Produce.AckTimeout = 200 * time.Millisecond
@@ -74,10 +74,19 @@ func TestDrainTooLong(t *testing.T) {
 	})
 	held, release := holdProduce(e.cluster)
 	defer release()
-	go func() { _, _ = e.tryPost("/api/events", []byte(good)) }()
+	status := make(chan int, 1)
+	go func() {
+		a, err := e.tryPost("/api/events", []byte(good))
+		if err != nil {
+			t.Error(err)
+		}
+		status <- a.status
+	}()
 	<-held
 	e.stop()
-	require.ErrorContains(t, e.wait(t), "1 records not acknowledged")
+	require.NoError(t, e.wait(t))
+	require.Equal(t, http.StatusServiceUnavailable, <-status)
+	require.Contains(t, e.log.String(), "1 records not acknowledged")
 }
 
 // TestProcess builds the command and runs it as a process: it takes posts, is

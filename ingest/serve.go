@@ -102,10 +102,13 @@ func serve(ctx context.Context, cfg config, log *slog.Logger, listening func(eve
 	}
 	endEvents()
 	eventsDone.Wait()
-	err = stopProducer()
+	if err := stopProducer(); err != nil {
+		// Every request has its answer by now: these were answered with a 503.
+		log.Warn("gave up records that no one was told are in the log", "error", err)
+	}
 	endAdmin()
 	rest.Wait()
-	if err = errors.Join(append(errs.all, err)...); err != nil {
+	if err := errors.Join(errs.all...); err != nil {
 		return fmt.Errorf("stopped, but not in order: %w", err)
 	}
 	log.Info("stopped")

@@ -45,13 +45,17 @@ func DefaultConfig() Config {
 // its headers, the batch around it.
 const recordRoomBytes = 64 << 10
 
+// smallestBytes is what even a small batch can hold while its body moves from
+// one buffer to the next.
+const smallestBytes = 1 << 20
+
 // Validate tells what is wrong: limits that contradict each other, or that are
 // wider than the log's own ([event.Ceiling], [produce.BatchBytes]).
 func (c Config) Validate() error {
 	ceiling := event.Ceiling()
 	// A body, as it moves to a larger buffer or is decoded, or the values and the
 	// keys made of it, and each item's overhead.
-	largest := 4*c.BodyBytes + int64(c.BatchItems)*itemOverheadBytes
+	largest := 4*c.BodyBytes + int64(c.BatchItems)*itemOverheadBytes + smallestBytes
 	switch {
 	case c.Event.FieldBytes < 1 || c.Event.FieldBytes > ceiling.FieldBytes:
 		return fmt.Errorf("field_bytes is %d, want 1 to %d: the log takes no more", c.Event.FieldBytes, ceiling.FieldBytes)

@@ -97,10 +97,10 @@ func (c Config) options() ([]kgo.Opt, error) {
 		kgo.ProducerBatchMaxBytes(BatchBytes),
 		kgo.ProducerBatchCompression(compression),
 		kgo.ProducerLinger(c.Linger),
-		// A record that no one waits for any more is let go, where that cannot
-		// break the sequence of its partition; it may be written all the same.
-		// (The client refuses less than a second.)
-		kgo.RecordDeliveryTimeout(max(c.AckTimeout+c.Linger, time.Second)),
+		// A record once sent is tried on for as long as it takes: it may have
+		// been written, and giving it up would not undo that. BufferBytes bounds
+		// what gathers meanwhile. (kgo.RecordDeliveryTimeout would not do: it
+		// counts from the record's timestamp, which is the edge's to set.)
 		kgo.ProduceRequestTimeout(c.AckTimeout),
 		// A broker that has stopped without closing its connections is given
 		// up after this; the default of 10s is longer than anyone waits here.

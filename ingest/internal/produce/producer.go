@@ -120,7 +120,8 @@ func recordBytes(r *kgo.Record) int64 {
 }
 
 // Stop refuses further records, waits until those held are settled or ctx ends,
-// and closes the client. An error says how many records were given up.
+// and closes the client. An error says how many records were given up. When no
+// Send is under way, none of them is one that a caller was told is in the log.
 func (p *Producer) Stop(ctx context.Context) error {
 	p.stopped.Store(true)
 	err := p.client.Flush(ctx)

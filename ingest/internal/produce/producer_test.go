@@ -1,0 +1,232 @@
+package produce
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const topicName = "events"
+
+// start starts a broker and a producer that watches it, and waits until it is
+// ready.
+func start(t *testing.T, change func(*Config)) (*Producer, *kfake.Cluster) {
+	t.Helper()
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, topicName))
+	require.NoError(t, err)
+	t.Cleanup(cluster.Close)
+	cfg := DefaultConfig(topicName)
+	cfg.ProbeInterval = 10 * time.Millisecond
+	if change != nil {
+		change(&cfg)
+	}
+	p, err := New(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry(),
+		kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.RetryBackoffFn(func(int) time.Duration { return 10 * time.Millisecond }))
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		p.Watch(ctx)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-watched
+		stop, done := context.WithTimeout(context.Background(), 100*time.Millisecond)
+		defer done()
+		_ = p.Stop(stop)
+	})
+	require.Eventually(t, func() bool { return p.Ready() == nil }, 10*time.Second, time.Millisecond)
+	return p, cluster
+}
+
+func some(n int) []*kgo.Record {
+	out := make([]*kgo.Record, n)
+	for i := range out {
+		out[i] = &kgo.Record{Key: []byte{byte(i)}, Value: []byte("value"), Timestamp: time.UnixMilli(1)} // long ago: it must not matter
+	}
+	return out
+}
+
+// TestEverySendSettlesOnce: under a storm of faults every Send returns once, is
+// nil only for what the log holds, and in the end nothing is held.
+func TestEverySendSettlesOnce(t *testing.T) {
+	p, cluster := start(t, func(c *Config) { c.AckTimeout = 300 * time.Millisecond })
+	for _, err := range []*kerr.Error{
+		kerr.RequestTimedOut, kerr.NotEnoughReplicasAfterAppend, kerr.NotEnoughReplicas, kerr.NotLeaderForPartition,
+		kerr.UnknownTopicOrPartition, kerr.LeaderNotAvailable, kerr.KafkaStorageError,
+	} {
+		var n atomic.Int64
+		cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: err, Count: -1,
+			When: func(kmsg.Request) bool { return n.Add(1)%13 == 0 }})
+	}
+	var acked, failed atomic.Int64
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for i := range 40 {
+				size := 1 + i%7
+				err := p.Send(context.Background(), some(size))
+				var f *Failure
+				switch {
+				case err == nil:
+					acked.Add(int64(size))
+				case errors.As(err, &f):
+					require.Len(t, f.Errs, size)
+					for _, err := range f.Errs {
+						if err == nil {
+							acked.Add(1)
+						} else {
+							failed.Add(1)
+							require.False(t, Permanent(err), "%v", err)
+						}
+					}
+				default:
+					failed.Add(int64(size))
+					require.ErrorIs(t, err, ErrAway)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	require.Equal(t, int64(8*(5*(1+2+3+4+5+6+7)+(1+2+3+4+5))), acked.Load()+failed.Load())
+	require.Positive(t, acked.Load())
+	require.Eventually(t, func() bool { return p.held.Load() == 0 }, 20*time.Second, 10*time.Millisecond, "bytes held for ever")
+	inLog := int64(0)
+	for part := range int32(2) {
+		inLog += cluster.PartitionInfo(topicName, part).HighWatermark
+	}
+	require.GreaterOrEqual(t, inLog, acked.Load(), "acknowledged, and not in the log")
+}
+
+// TestSendErrors: each way in which nothing or not everything is sent.
+func TestSendErrors(t *testing.T) {
+	t.Run("not seen yet", func(t *testing.T) {
+		p, err := New(DefaultConfig(topicName), slog.New(slog.DiscardHandler), prometheus.NewRegistry(), kgo.SeedBrokers("127.0.0.1:1"))
+		require.NoError(t, err)
+		require.ErrorIs(t, p.Send(context.Background(), some(1)), ErrAway)
+		require.ErrorContains(t, p.Ready(), "not been reached yet")
+		require.NoError(t, p.Stop(context.Background()))
+		require.ErrorIs(t, p.Send(context.Background(), some(1)), ErrStopped)
+		require.ErrorIs(t, p.Ready(), ErrStopped)
+	})
+	t.Run("full", func(t *testing.T) {
+		p, _ := start(t, func(c *Config) { c.BufferBytes = BatchBytes })
+		p.held.Add(BatchBytes)
+		require.ErrorIs(t, p.Send(context.Background(), some(1)), ErrFull)
+		require.Equal(t, int64(BatchBytes), p.held.Load(), "what was refused is still counted")
+		var m dto.Metric
+		require.NoError(t, p.metrics.failures["buffer_full"].Write(&m))
+		require.InDelta(t, 1, m.GetCounter().GetValue(), 0)
+		p.held.Store(0)
+	})
+	t.Run("one larger than the bound passes alone", func(t *testing.T) {
+		p, _ := start(t, func(c *Config) { c.BufferBytes = BatchBytes })
+		require.NoError(t, p.Send(context.Background(), some(2*BatchBytes/RecordOverheadBytes)))
+		require.Zero(t, p.held.Load())
+	})
+	t.Run("no answer", func(t *testing.T) {
+		p, cluster := start(t, func(c *Config) { c.AckTimeout = 150 * time.Millisecond })
+		release := make(chan struct{})
+		cluster.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+			cluster.SleepControl(func() { <-release })
+			return nil, nil, false
+		})
+		var f *Failure
+		require.ErrorAs(t, p.Send(context.Background(), some(3)), &f)
+		require.False(t, f.Settled)
+		require.Equal(t, []error{ErrNoAck, ErrNoAck, ErrNoAck}, f.Errs)
+		require.Positive(t, p.held.Load(), "still in the client's hands")
+		close(release)
+		require.Eventually(t, func() bool { return p.held.Load() == 0 }, 10*time.Second, time.Millisecond)
+	})
+	t.Run("the caller leaves", func(t *testing.T) {
+		p, cluster := start(t, nil)
+		release, come := make(chan struct{}), make(chan struct{})
+		var first sync.Once
+		cluster.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+			cluster.SleepControl(func() { first.Do(func() { close(come) }); <-release })
+			return nil, nil, false
+		})
+		ctx, cancel := context.WithCancel(context.Background())
+		go func() { <-come; cancel() }()
+		var f *Failure
+		require.ErrorAs(t, p.Send(ctx, some(1)), &f)
+		require.ErrorIs(t, f.Errs[0], ErrNoAck)
+		close(release)
+		require.Eventually(t, func() bool { return p.held.Load() == 0 }, 10*time.Second, time.Millisecond, "the record was sent on")
+	})
+	t.Run("too large", func(t *testing.T) {
+		p, _ := start(t, nil)
+		records := some(2)
+		records[1].Value = make([]byte, BatchBytes+1)
+		var f *Failure
+		require.ErrorAs(t, p.Send(context.Background(), records), &f)
+		require.True(t, f.Settled)
+		require.NoError(t, f.Errs[0])
+		require.True(t, Permanent(f.Errs[1]), "%v", f.Errs[1])
+		require.ErrorContains(t, f, "1 of 2")
+	})
+}
+
+// TestPermanent: of what Kafka can answer, only size is for good.
+func TestPermanent(t *testing.T) {
+	for code := int16(1); code < 130; code++ {
+		err := kerr.ErrorForCode(code)
+		want := errors.Is(err, kerr.MessageTooLarge) || errors.Is(err, kerr.RecordListTooLarge)
+		require.Equal(t, want, Permanent(err), "%v", err)
+		require.Contains(t, reasons, reason(err))
+	}
+	for _, err := range []error{ErrFull, ErrAway, ErrStopped, ErrNoAck, kgo.ErrClientClosed, kgo.ErrRecordTimeout, kgo.ErrRecordRetries, kgo.ErrMaxBuffered, context.Canceled} {
+		require.False(t, Permanent(err), "%v", err)
+		require.Contains(t, reasons, reason(err))
+	}
+}
+
+// TestPartitioner: a record lands where Java's default partitioner puts it.
+func TestPartitioner(t *testing.T) {
+	p, _ := start(t, nil)
+	records := some(50)
+	require.NoError(t, p.Send(context.Background(), records))
+	theirs := kgo.StickyKeyPartitioner(nil).ForTopic(topicName)
+	for _, r := range records {
+		require.Equal(t, int32(theirs.Partition(r, 2)), r.Partition)
+		require.Equal(t, time.UnixMilli(1), r.Timestamp, "the time given is kept")
+	}
+}
+
+func TestConfig(t *testing.T) {
+	require.NoError(t, DefaultConfig("t").Validate())
+	for name, spoil := range map[string]func(*Config){
+		"topic":          func(c *Config) { c.Topic = "" },
+		"ack_timeout":    func(c *Config) { c.AckTimeout = time.Millisecond },
+		"linger":         func(c *Config) { c.Linger = time.Minute },
+		"buffer_bytes":   func(c *Config) { c.BufferBytes = 1 },
+		"probe_interval": func(c *Config) { c.ProbeInterval = 0 },
+		"compression":    func(c *Config) { c.Compression = "rar" },
+	} {
+		c := DefaultConfig("t")
+		spoil(&c)
+		require.ErrorContains(t, c.Validate(), name)
+	}
+	for _, name := range []string{"none", "snappy", "lz4", "zstd"} {
+		c := DefaultConfig("t")
+		c.Compression = name
+		require.NoError(t, c.Validate())
+	}
+}
