@@ -56,7 +56,7 @@ func zst(text string) string {
 	if err != nil {
 		panic(err)
 	}
-	defer w.Close()
+	defer func() { _ = w.Close() }()
 	return string(w.EncodeAll([]byte(text), nil))
 }
 

@@ -323,20 +323,24 @@ func deeperThan(text []byte, most int) int {
 	}
 	depth, quoted := 0, false
 	for i := 0; i < len(text); i++ {
-		switch c := text[i]; {
-		case quoted:
-			if c == '\\' {
+		c := text[i]
+		if quoted {
+			switch c {
+			case '\\':
 				i++
-			} else if c == '"' {
+			case '"':
 				quoted = false
 			}
-		case c == '"':
+			continue
+		}
+		switch c {
+		case '"':
 			quoted = true
-		case c == '{' || c == '[':
+		case '{', '[':
 			if depth++; depth > most {
 				return i
 			}
-		case c == '}' || c == ']':
+		case '}', ']':
 			depth--
 		}
 	}

@@ -10,7 +10,6 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
-	"github.com/twmb/franz-go/pkg/kgo"
 	"pgregory.net/rapid"
 
 	"sluice/schemas/event"
@@ -195,8 +194,7 @@ func TestAppendTime(t *testing.T) {
 	require.Equal(t, far.Format("2006-01-02T15:04:05.000000000Z"), string(event.AppendTime(nil, far)))
 }
 
-// TestPartition: Java's values, from org.apache.kafka.common.utils.UtilsTest,
-// and franz-go's partitioner on any key.
+// TestPartition: Java's values, from org.apache.kafka.common.utils.UtilsTest.
 func TestPartition(t *testing.T) {
 	for key, hash := range map[string]int32{
 		"21": -973932308, "foobar": -790332482, "a-little-bit-long-string": -985981536,
@@ -205,12 +203,6 @@ func TestPartition(t *testing.T) {
 	} {
 		require.Equal(t, hash&0x7fffffff%1000, event.Partition([]byte(key), 1000), key)
 	}
-	theirs := kgo.StickyKeyPartitioner(nil).ForTopic("t")
-	rapid.Check(t, func(t *rapid.T) {
-		key := rapid.SliceOfN(rapid.Byte(), 1, 40).Draw(t, "key")
-		n := rapid.IntRange(1, 64).Draw(t, "partitions")
-		require.Equal(t, theirs.Partition(&kgo.Record{Key: key}, n), int(event.Partition(key, int32(n))))
-	})
 }
 
 // TestPayloadHash: which payloads are equal.

@@ -266,7 +266,7 @@ func (r *Reader) expand(b *Body, coding string, sent []byte, most int64) error {
 
 // noEOF makes an end where more must come an error like any other.
 func noEOF(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

@@ -260,7 +260,7 @@ func (timeout) Temporary() bool { return true }
 func TestCompressedBudget(t *testing.T) {
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
-	_, err := z.Write(make([]byte, 200<<20))
+	_, err := z.Write(make([]byte, 65<<20))
 	require.NoError(t, err)
 	require.NoError(t, z.Close())
 	a, h := newAPI(t, &fakeLog{}, nil)
