@@ -67,7 +67,7 @@ func (s *stack) consuming() (stop func()) {
 	done := make(chan error, 1)
 	mon := unregistered()
 	go func() { done <- consume(ctx, s.cfg, s.log, mon) }()
-	require.Eventually(s.t, func() bool { return mon.Ready() == nil }, 30*time.Second, 20*time.Millisecond)
+	require.Eventually(s.t, func() bool { return mon.Ready() == nil }, 30*time.Second, time.Millisecond)
 	return func() {
 		cancel()
 		require.NoError(s.t, <-done)

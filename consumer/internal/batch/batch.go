@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -130,6 +131,18 @@ type Batch struct {
 func New(first int64) *Batch {
 	return &Batch{First: first, months: map[int]struct{}{}, sum: sha256.New()}
 }
+
+// Reset begins another batch at first in b's memory; what b held is gone.
+func (b *Batch) Reset(first int64) *Batch {
+	clear(b.Records) // let go of the values
+	b.First, b.Records, b.bytes = first, b.Records[:0], 0
+	clear(b.months)
+	b.sum.Reset()
+	return b
+}
+
+// Grow makes room for n more records (none if n is not positive).
+func (b *Batch) Grow(n int) { b.Records = slices.Grow(b.Records, max(n, 0)) }
 
 // Fits tells whether r may join without breaking a limit.
 func (b *Batch) Fits(r *Record, l Limits) bool {

@@ -114,41 +114,42 @@ var payloads = []struct{ name, text, want string }{
 
 // No payload may make an INSERT fail, or a good event of the same batch would
 // wait for ever behind the bad one; nor a merge, or the table would drown in
-// parts. CAST(… AS JSON) throws for a dozen of these.
+// parts. CAST(… AS JSON) alone throws for a dozen of these.
 func TestNoPayloadFailsAnInsertOrAMerge(t *testing.T) {
-	for _, tt := range []struct {
-		name     string
-		settings map[string]any
-		exact    bool
-	}{{"with InsertSettings", schema.InsertSettings(), true}, {"without", nil, false}} {
-		t.Run(tt.name, func(t *testing.T) {
-			d := migrated(t)
-			var rows []row
-			for i, p := range payloads {
-				rows = append(rows, row{source: "s", eventType: "t", actor: p.name, at: time.Unix(1767225600, 0), payload: p.text, offset: int64(i)})
-			}
-			require.NoError(t, d.tryInsert("one", tt.settings, rows...))
-			for i := range rows {
-				rows[i].actor += " again"
-			}
-			require.NoError(t, d.tryInsert("two", tt.settings, rows...))
-			d.exec("OPTIMIZE TABLE event_log FINAL")
-			require.Equal(t, []string{fmt.Sprint(2*len(payloads), " 1")}, d.lines("SELECT concat(toString(count()), ' ', toString(uniqExact(_part))) FROM event_log"))
-			for _, p := range payloads {
-				var text, payload string
-				require.NoError(t, d.conn.QueryRow(t.Context(), "SELECT payload_text, toString(payload) FROM events WHERE actor_id = ?", p.name).Scan(&text, &payload), p.name)
-				require.True(t, text == p.text, "%s: payload_text is what was sent", p.name)
-				switch want := p.want; {
-				case want == "*":
-					require.JSONEq(t, text, payload, p.name)
-				case tt.exact && want == same:
-					require.True(t, text == payload, "%s: %.200s", p.name, payload)
-				case tt.exact:
-					require.Equal(t, want, payload, p.name)
-				}
-			}
-		})
+	d := migrated(t)
+	var rows []row
+	for i, p := range payloads {
+		rows = append(rows, row{source: "s", eventType: "t", actor: p.name, at: time.Unix(1767225600, 0), payload: p.text, offset: int64(i)})
 	}
+	d.insert("one", rows...)
+	for i := range rows {
+		rows[i].actor += " again"
+	}
+	d.insert("two", rows...)
+	d.exec("OPTIMIZE TABLE event_log FINAL")
+	require.Equal(t, []string{fmt.Sprint(2*len(payloads), "\t1")}, d.lines("SELECT count(), uniqExact(_part) FROM event_log"))
+	for _, p := range payloads {
+		var text, payload string
+		require.NoError(t, d.conn.QueryRow(t.Context(), "SELECT payload_text, toString(payload) FROM events WHERE actor_id = ?", p.name).Scan(&text, &payload), p.name)
+		require.True(t, text == p.text, "%s: payload_text is what was sent", p.name)
+		switch p.want {
+		case "*":
+			require.JSONEq(t, text, payload, p.name)
+		case same:
+			require.True(t, text == payload, "%s: %.200s", p.name, payload)
+		default:
+			require.Equal(t, p.want, payload, p.name)
+		}
+	}
+}
+
+// Who inserts without the settings is told which one is missing, rather than
+// given other payloads than the consumer's.
+func TestInsertSettingsAreNeeded(t *testing.T) {
+	d := migrated(t)
+	r := row{source: "s", eventType: "t", actor: "a", at: time.Unix(1767225600, 0), payload: `{"a":{"b":1},"a.b":2}`}
+	require.ErrorContains(t, d.tryInsert("one", nil, r), "type_json_skip_duplicated_paths")
+	d.insert("two", r)
 }
 
 // generator makes JSON values out of few names and awkward leaves, so that
@@ -253,11 +254,7 @@ func TestRandomPayloads(t *testing.T) {
 				want[r.actor] = typed(rt, r.payload)
 			}
 		}
-		settings := schema.InsertSettings()
-		if dotted && rapid.Bool().Draw(rt, "without") {
-			settings = nil
-		}
-		if err := d.tryInsert(fmt.Sprint(round), settings, rows...); err != nil {
+		if err := d.tryInsert(fmt.Sprint(round), schema.InsertSettings(), rows...); err != nil {
 			rt.Fatal(err)
 		}
 	})

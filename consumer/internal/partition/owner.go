@@ -97,7 +97,8 @@ type Owner struct {
 	partitions int32
 	decoder    *batch.Decoder
 	index      *index.Index
-	reader     Reader
+	ahead      *ahead
+	batch      *batch.Batch // the one at hand; its memory is used again
 	pending    []batch.Record
 	next       int64 // the journal's end
 	compareTo  int64 // up to here something may be decided already
@@ -127,6 +128,7 @@ func New(cfg Config, log Log, st Store, observe Observer, logger *slog.Logger) *
 		cfg: cfg, log: log, store: st, observe: observe,
 		logger:  logger.With("partition", cfg.Partition),
 		rereads: make(chan Reread, 16),
+		batch:   batch.New(0),
 	}
 }
 
@@ -214,9 +216,9 @@ func (o *Owner) close(ctx context.Context) error {
 }
 
 func (o *Owner) closeReader() {
-	if o.reader != nil {
-		o.reader.Close()
-		o.reader = nil
+	if o.ahead != nil {
+		o.ahead.close()
+		o.ahead = nil
 	}
 	o.pending = nil
 }
@@ -236,7 +238,7 @@ func stopped(stop <-chan struct{}) bool {
 // form gathers the next batch. It returns an empty one when there is something
 // else to do: to close, to stop, to serve a request.
 func (o *Owner) form(ctx context.Context, stop <-chan struct{}) (*batch.Batch, error) {
-	b := batch.New(o.next)
+	b := o.batch.Reset(o.next)
 	idle := time.Second
 	if o.open {
 		idle = o.cfg.CloseAfter
@@ -257,48 +259,31 @@ func (o *Owner) form(ctx context.Context, stop <-chan struct{}) (*batch.Batch, e
 		if !deadline.IsZero() {
 			wait = time.Until(deadline)
 		}
-		raws, err := o.nextOrStop(ctx, stop, wait)
-		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-			if o.cap >= o.next && !stopped(stop) {
-				return nil, fmt.Errorf("the records of the open intent, up to offset %d, did not all come within %s", o.cap, rangeBound)
-			}
-			if o.cap >= o.next {
-				return batch.New(o.next), nil
-			}
+		records, err := o.ahead.next(ctx, stop, wait)
+		switch {
+		case errors.Is(err, errQuiet) && o.cap < o.next:
 			return b, nil
-		}
-		if err != nil {
+		case errors.Is(err, errQuiet) && stopped(stop):
+			return b.Reset(o.next), nil
+		case errors.Is(err, errQuiet):
+			return nil, fmt.Errorf("the records of the open intent, up to offset %d, did not all come within %s", o.cap, rangeBound)
+		case err != nil:
 			return nil, err
 		}
-		o.take(raws)
+		o.take(records)
 	}
 }
 
-func (o *Owner) nextOrStop(ctx context.Context, stop <-chan struct{}, wait time.Duration) ([]batch.Raw, error) {
-	ctx, cancel := context.WithTimeout(ctx, max(wait, time.Millisecond))
-	defer cancel()
-	done := make(chan struct{})
-	defer close(done)
-	go func() { // a stop must not wait for a quiet partition's next record
-		select {
-		case <-stop:
-			cancel()
-		case <-done:
-		}
-	}()
-	raws, err := o.reader.Next(ctx)
-	if errors.Is(err, context.Canceled) && stopped(stop) {
-		return nil, context.DeadlineExceeded
+// take puts what has arrived behind what is pending.
+func (o *Owner) take(records []batch.Record) {
+	for len(records) > 0 && records[0].Offset < o.next {
+		records = records[1:]
 	}
-	return raws, err
-}
-
-func (o *Owner) take(raws []batch.Raw) {
-	for _, raw := range raws {
-		if raw.Offset >= o.next {
-			o.pending = append(o.pending, o.decoder.Decode(raw))
-		}
+	if len(o.pending) == 0 {
+		o.pending = records
+		return
 	}
+	o.pending = append(o.pending, records...)
 }
 
 // ceiling is the last offset the batch at hand may reach: an open intent's
@@ -317,6 +302,7 @@ func (o *Owner) ceiling() int64 {
 // fill moves pending records into b. It tells whether b is full, or ends at
 // ceiling (-1: none).
 func (o *Owner) fill(b *batch.Batch, ceiling int64) bool {
+	b.Grow(min(len(o.pending), o.cfg.Limits.Rows-len(b.Records)))
 	for i := range o.pending {
 		r := &o.pending[i]
 		if ceiling >= 0 && r.Offset > ceiling && len(b.Records) > 0 || !o.fits(b, r) {
@@ -329,7 +315,7 @@ func (o *Owner) fill(b *batch.Batch, ceiling int64) bool {
 			return true
 		}
 	}
-	o.pending = o.pending[:0]
+	o.pending = nil
 	return false
 }
 

@@ -69,9 +69,11 @@ func (o *Owner) recover(ctx context.Context) error {
 	if err := o.goBack(ctx, w, in, ours); err != nil {
 		return err
 	}
-	if o.reader, err = o.log.Open(o.next); err != nil {
+	reader, err := o.log.Open(o.next)
+	if err != nil {
 		return err
 	}
+	o.ahead = readAhead(ctx, reader, batch.NewDecoder(o.partitions))
 	o.logger.Info("owning the partition", "from", o.next, "compare_to", o.compareTo, "log_end", w.End, "keys_in_memory", o.index.Keys())
 	return nil
 }

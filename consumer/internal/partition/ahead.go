@@ -1,0 +1,79 @@
+package partition
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"sluice/consumer/internal/batch"
+)
+
+// ahead reads and decodes while the owner writes the batch before. It decides
+// nothing: what it holds is dropped with it.
+type ahead struct {
+	reader Reader
+	chunks chan []batch.Record
+	cancel context.CancelFunc
+	done   chan struct{}
+	err    error // why chunks was closed
+}
+
+// readAhead starts reading. One chunk is held ready besides the one in the
+// making; a chunk is what the reader returns at once, so that its bound on
+// bytes bounds this too.
+func readAhead(ctx context.Context, reader Reader, decoder *batch.Decoder) *ahead {
+	ctx, cancel := context.WithCancel(ctx)
+	a := &ahead{reader: reader, chunks: make(chan []batch.Record, 1), cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(a.done)
+		defer close(a.chunks)
+		for {
+			raws, err := reader.Next(ctx)
+			if err != nil {
+				a.err = err
+				return
+			}
+			records := make([]batch.Record, len(raws))
+			for i, raw := range raws {
+				records[i] = decoder.Decode(raw)
+			}
+			select {
+			case a.chunks <- records:
+			case <-ctx.Done():
+				a.err = ctx.Err()
+				return
+			}
+		}
+	}()
+	return a
+}
+
+// close ends reading and returns when it has ended.
+func (a *ahead) close() {
+	a.cancel()
+	<-a.done
+	a.reader.Close()
+}
+
+// errQuiet: nothing came within the time given, or there is something else to do.
+var errQuiet = errors.New("nothing has arrived")
+
+// next returns the chunk that comes within wait. It returns errQuiet when none
+// does, or when stop is closed first.
+func (a *ahead) next(ctx context.Context, stop <-chan struct{}, wait time.Duration) ([]batch.Record, error) {
+	timer := time.NewTimer(max(wait, 0))
+	defer timer.Stop()
+	select {
+	case records, ok := <-a.chunks:
+		if !ok {
+			return nil, a.err
+		}
+		return records, nil
+	case <-timer.C:
+		return nil, errQuiet
+	case <-stop:
+		return nil, errQuiet
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
