@@ -50,22 +50,13 @@ If no consumer runs, the command joins the group and is the owner itself.
 Exit status: 0 done, 1 a dry run found something missing or different,
 2 it could not be done.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := load(cmd)
-			if err != nil {
-				return exitError{2, err}
-			}
-			t, err := openTools(cmd, cfg)
-			if err != nil {
-				return exitError{2, err}
-			}
-			defer t.close()
+		RunE: comparing(func(cmd *cobra.Command, t *tools) error {
 			results, err := t.replay(cmd.Context(), from, dryRun)
 			if err != nil {
-				return exitError{2, err}
+				return err
 			}
 			if err := writeReplayed(cmd.OutOrStdout(), results, dryRun, asJSON); err != nil {
-				return exitError{2, err}
+				return err
 			}
 			if dryRun {
 				for _, r := range results {
@@ -75,7 +66,7 @@ Exit status: 0 done, 1 a dry run found something missing or different,
 				}
 			}
 			return nil
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&from, "from", "", "partition:offset,… or earliest")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "compare and write nothing")

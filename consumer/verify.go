@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -48,28 +49,19 @@ rule what should have become of each record, and compares that with ClickHouse.
 
 Exit status: 0 all is as it should be, 1 it is not, 2 it could not be told.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := load(cmd)
-			if err != nil {
-				return exitError{2, err}
-			}
-			t, err := openTools(cmd, cfg)
-			if err != nil {
-				return exitError{2, err}
-			}
-			defer t.close()
+		RunE: comparing(func(cmd *cobra.Command, t *tools) error {
 			r, err := t.verify(cmd.Context(), wait)
 			if err != nil {
-				return exitError{2, fmt.Errorf("could not tell: %w", err)}
+				return fmt.Errorf("could not tell: %w", err)
 			}
 			if err := r.write(cmd.OutOrStdout(), asJSON); err != nil {
-				return exitError{2, err}
+				return err
 			}
 			if !r.OK {
 				return exitError{1, nil}
 			}
 			return nil
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result as one line of JSON")
 	cmd.Flags().DurationVar(&wait, "wait", 10*time.Second, "how long the consumer may take to reach the log's end first")
@@ -109,6 +101,28 @@ type tools struct {
 	kafka *kafka.Log
 	store *store.Store
 	err   io.Writer
+}
+
+// comparing makes the body of a command out of run, to which it gives the
+// tools. An error exits with 2 (it could not be told, or done) unless it brings
+// a status of its own.
+func comparing(run func(cmd *cobra.Command, t *tools) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, _ []string) error {
+		cfg, err := load(cmd)
+		if err != nil {
+			return exitError{2, err}
+		}
+		t, err := openTools(cmd, cfg)
+		if err != nil {
+			return exitError{2, err}
+		}
+		defer t.close()
+		err = run(cmd, t)
+		if exit := (exitError{}); err == nil || errors.As(err, &exit) {
+			return err
+		}
+		return exitError{2, err}
+	}
 }
 
 func openTools(cmd *cobra.Command, cfg config) (*tools, error) {

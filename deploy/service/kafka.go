@@ -59,7 +59,7 @@ func (k Kafka) Options(log *slog.Logger) []kgo.Opt {
 		kgo.RetryBackoffFn(func(tries int) time.Duration {
 			return min(time.Duration(tries)*50*time.Millisecond, 500*time.Millisecond)
 		}),
-		kgo.WithLogger(kslog.New(log.With("part", "kafka"))),
+		kgo.WithLogger(kslog.New(clientLog(log))),
 	}
 }
 

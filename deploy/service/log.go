@@ -1,6 +1,7 @@
 package service
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -32,3 +33,27 @@ func NewLogger(w io.Writer, cfg Log) (*slog.Logger, error) {
 	}
 	return nil, fmt.Errorf("log.format %q: want text or json", cfg.Format)
 }
+
+// clientLog is the log of a Kafka client: from warn upwards, since each client
+// tells a dozen lines at info when it starts, and a consumer has one for each
+// partition. At level debug it tells all.
+func clientLog(log *slog.Logger) *slog.Logger {
+	h := log.With("part", "kafka").Handler()
+	if h.Enabled(context.Background(), slog.LevelDebug) {
+		return slog.New(h)
+	}
+	return slog.New(fromWarn{h})
+}
+
+// fromWarn drops what is less than a warning.
+type fromWarn struct{ slog.Handler }
+
+func (h fromWarn) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelWarn && h.Handler.Enabled(ctx, level)
+}
+
+func (h fromWarn) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return fromWarn{h.Handler.WithAttrs(attrs)}
+}
+
+func (h fromWarn) WithGroup(name string) slog.Handler { return fromWarn{h.Handler.WithGroup(name)} }
