@@ -75,7 +75,7 @@ func Serve(ctx context.Context, l net.Listener, srv *http.Server, drain time.Dur
 	if err != nil {
 		err = fmt.Errorf("stopping %s: %w", l.Addr(), errors.Join(err, srv.Close()))
 	}
-	<-failed
+	_ = <-failed // http.ErrServerClosed, after Shutdown
 	return err
 }
 

@@ -110,7 +110,7 @@ func (d *database) objects() map[string]string {
 	d.t.Helper()
 	rows, err := d.conn.Query(d.t.Context(), "SELECT name, create_table_query FROM system.tables WHERE database = currentDatabase()")
 	require.NoError(d.t, err)
-	defer rows.Close()
+	defer rows.Close() //nolint:errcheck // Err tells
 	out := map[string]string{}
 	for rows.Next() {
 		var name, query string

@@ -188,7 +188,7 @@ func (d *database) ranges(partition int32) (out []string) {
 	d.t.Helper()
 	rows, err := d.conn.Query(d.t.Context(), schema.ContiguousRanges, topicA, partition)
 	require.NoError(d.t, err)
-	defer rows.Close()
+	defer rows.Close() //nolint:errcheck // Err tells
 	for rows.Next() {
 		var first, end int64
 		var batches uint64

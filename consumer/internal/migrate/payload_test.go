@@ -43,7 +43,7 @@ func (d *database) tryInsert(token string, more map[string]any, rows ...row) err
 	b, err := d.conn.PrepareBatch(clickhouse.Context(d.t.Context(), clickhouse.WithSettings(settings)),
 		"INSERT INTO event_log (event_id, client_event_id, source, event_type, actor_id, occurred_at, payload_text, payload_hash, received_at, topic_id, partition, offset, record_timestamp)")
 	require.NoError(d.t, err)
-	defer b.Close()
+	defer b.Close() //nolint:errcheck // Send tells
 	for _, r := range rows {
 		if r.payload == "" {
 			r.payload = "{}"
@@ -261,7 +261,7 @@ func TestRandomPayloads(t *testing.T) {
 	compare := func() {
 		rows, err := d.conn.Query(t.Context(), "SELECT actor_id, payload_text, toString(payload) FROM event_log")
 		require.NoError(t, err)
-		defer rows.Close()
+		defer rows.Close() //nolint:errcheck // Err tells
 		for rows.Next() {
 			var actor, text, payload string
 			require.NoError(t, rows.Scan(&actor, &text, &payload))
