@@ -75,7 +75,9 @@ func Serve(ctx context.Context, l net.Listener, srv *http.Server, drain time.Dur
 	if err != nil {
 		err = fmt.Errorf("stopping %s: %w", l.Addr(), errors.Join(err, srv.Close()))
 	}
-	_ = <-failed // http.ErrServerClosed, after Shutdown
+	if ended := <-failed; !errors.Is(ended, http.ErrServerClosed) {
+		err = errors.Join(err, ended)
+	}
 	return err
 }
 

@@ -54,6 +54,9 @@ func (k Kafka) Options(log *slog.Logger) []kgo.Opt {
 		kgo.SeedBrokers(k.Brokers...),
 		kgo.ClientID(k.ClientID),
 		kgo.DialTimeout(3 * time.Second),
+		// Else each client pushes its telemetry to the broker (KIP-714) every
+		// half minute; our metrics are on the admin port.
+		kgo.DisableClientMetrics(),
 		// A client that lost its broker tries again soon: the default's last
 		// step of 2.5 s would be felt by whoever waits for the answer.
 		kgo.RetryBackoffFn(func(tries int) time.Duration {
