@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 
 	"sluice/consumer/internal/batch"
 	"sluice/consumer/internal/dedup"
+	schema "sluice/schemas/clickhouse"
 	"sluice/schemas/event"
 	"sluice/schemas/topic"
 )
@@ -51,10 +53,12 @@ func (s *Store) Close() error { return s.conn.Close() }
 // Ping asks the server for a sign of life.
 func (s *Store) Ping(ctx context.Context) error { return s.conn.Ping(ctx) }
 
-// insertSettings go with every INSERT: synchronous, one block, deduplicated by
-// its token; months up to what a batch may hold.
+// insertSettings go with every INSERT: those without which a payload could fail
+// it (the schema's), and what makes it synchronous, one block, and deduplicated
+// by its token.
 func insertSettings(token string) clickhouse.Settings {
-	return clickhouse.Settings{
+	settings := clickhouse.Settings(schema.InsertSettings())
+	maps.Copy(settings, clickhouse.Settings{
 		"async_insert":                0,
 		"insert_deduplicate":          1,
 		"insert_deduplication_token":  token,
@@ -62,7 +66,8 @@ func insertSettings(token string) clickhouse.Settings {
 		"min_insert_block_size_rows":  0,
 		"min_insert_block_size_bytes": 0,
 		"log_comment":                 token,
-	}
+	})
+	return settings
 }
 
 // Rows writes rows as one INSERT of one block under token. When it returns an
