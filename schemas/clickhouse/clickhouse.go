@@ -39,16 +39,20 @@ const (
 )
 
 // InsertSettings returns the settings that go with every INSERT into
-// [EventLog]. The INSERT succeeds without them, but the same payload_text would
-// become another payload. With them
+// [EventLog], so that no payload can fail it and payload says what payload_text
+// says:
 //   - of names that mean the same path, as in {"a":{"b":1},"a.b":2}, the first
-//     is kept, where otherwise payload would be {};
-//   - strings that look like dates stay the strings they are.
+//     is kept; without this such a payload fails the INSERT of its batch;
+//   - strings that look like dates stay the strings they are;
+//   - true beside numbers or strings in an array stays true, where otherwise
+//     it would be 1 or "true".
 func InsertSettings() map[string]any {
 	return map[string]any{
-		"type_json_skip_duplicated_paths":  1,
-		"input_format_try_infer_dates":     0,
-		"input_format_try_infer_datetimes": 0,
+		"type_json_skip_duplicated_paths":         1,
+		"input_format_try_infer_dates":            0,
+		"input_format_try_infer_datetimes":        0,
+		"input_format_json_read_bools_as_numbers": 0,
+		"input_format_json_read_bools_as_strings": 0,
 	}
 }
 

@@ -4,14 +4,12 @@
 -- the server computes the rest. An event's key is the sorting key, and the
 -- month is a function of it, so that all rows of a key meet in one partition.
 --
--- payload: the cast throws for what is I-JSON and yet not the JSON type's: a
--- number it cannot hold (an integer of 2^64 or more, 1e999) and, unless the
--- INSERT sets type_json_skip_duplicated_paths, two names of one path, as in
--- {"a":{"b":1},"a.b":2}. No payload may make an INSERT fail: for these the column
--- is {}. Only a name with a dot in it can collide, so only then is it tried out,
--- with JSONExtract, which gives {} where the cast throws; the rest try {}, since
--- a default expression evaluates all of its branches. JSONExtract alone won't
--- do: it turns [1,"x"] into [1,null] where an earlier row had numbers.
+-- payload: no payload may make an INSERT fail, and the cast throws for two kinds
+-- of I-JSON. A number that the type cannot hold (an integer of 2^64 or more,
+-- 1e999): the column is {}. Two names of one path, as in {"a":{"b":1},"a.b":2}:
+-- the INSERT must set type_json_skip_duplicated_paths, as the consumer does.
+-- (JSONExtract never throws, but turns [1,"x"] into [1,null] where an earlier
+-- row had numbers.)
 --
 -- 32 paths of 2 types bound the files of a part: with the defaults (1024 of 32)
 -- one row of nested arrays needs more than a process may open, and its INSERT or
@@ -42,11 +40,7 @@ CREATE TABLE IF NOT EXISTS event_log
     offset Int64 CODEC(ZSTD(1)),
     record_timestamp DateTime64(3, 'UTC') CODEC(ZSTD(1)),
     payload JSON(max_dynamic_paths = 32, max_dynamic_types = 2)
-        MATERIALIZED if(
-            NOT isValidJSON(payload_text)
-            OR NOT match(payload_text, '^\\s*[{]')
-            OR ((match(payload_text, '"(?:[^"\\\\]|\\\\.)*(?:[.]|\\\\u002[eE])(?:[^"\\\\]|\\\\.)*"\\s*:') AS dotted) AND toString(JSONExtract(if(dotted, payload_text, '{}'), 'JSON')) = '{}'),
-            '{}', payload_text)::JSON(max_dynamic_paths = 32, max_dynamic_types = 2) CODEC(ZSTD(1)),
+        MATERIALIZED if(isValidJSON(payload_text) AND match(payload_text, '^\\s*[{]'), payload_text, '{}')::JSON(max_dynamic_paths = 32, max_dynamic_types = 2) CODEC(ZSTD(1)),
     inserted_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(ZSTD(1)),
     version UInt128
         MATERIALIZED bitNot(bitOr(bitShiftLeft(toUInt128(greatest(toUnixTimestamp64Milli(record_timestamp), 0)), 64), toUInt128(offset))) CODEC(ZSTD(1)),
