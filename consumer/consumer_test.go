@@ -109,6 +109,19 @@ func (s *stack) verified() report {
 	return r
 }
 
+// settles waits until verify says want: what was forwarded, for one, takes a
+// while to arrive.
+func (s *stack) settles(want report) {
+	s.t.Helper()
+	var got report
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		if got = s.verified(); got == want {
+			return
+		}
+	}
+	require.Equal(s.t, want, got)
+}
+
 // balanced checks that the sheet agrees with the log's own count, fate by fate.
 // Nothing may be under way.
 func (s *stack) balanced(r report) {

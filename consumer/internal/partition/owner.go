@@ -100,10 +100,11 @@ type Owner struct {
 	ahead      *ahead
 	batch      *batch.Batch // the one at hand; its memory is used again
 	pending    []batch.Record
-	next       int64 // the journal's end
-	compareTo  int64 // up to here something may be decided already
-	cap        int64 // the open intent's last offset: the next batch ends there
-	open       bool  // an intent is acknowledged and not closed
+	next       int64         // the journal's end
+	compareTo  int64         // up to here something may be decided already
+	islands    []store.Range // journaled ranges beyond next, past a gap
+	cap        int64         // the open intent's last offset: the next batch ends there
+	open       bool          // an intent is acknowledged and not closed
 	sent       *sentIntent
 }
 
@@ -183,13 +184,16 @@ func (o *Owner) run(ctx context.Context, stop <-chan struct{}) error {
 			continue
 		default:
 		}
+		if err := o.pass(ctx); err != nil {
+			return err
+		}
 		b, err := o.form(ctx, stop)
 		if err != nil {
 			return err
 		}
 		if len(b.Records) == 0 {
-			if o.cap >= o.next {
-				continue // stopped before the open intent's range was whole
+			if o.cap >= o.next || o.bridge() {
+				continue // the intent's range is not whole, or an island comes next
 			}
 			if err := o.close(ctx); err != nil {
 				return err
@@ -290,13 +294,17 @@ func (o *Owner) take(records []batch.Record) {
 // range is written again as it was, and what must be compared is not mixed with
 // what is new.
 func (o *Owner) ceiling() int64 {
-	if o.cap >= o.next {
+	at := int64(-1)
+	switch {
+	case o.cap >= o.next:
 		return o.cap
+	case o.compareTo >= o.next:
+		at = o.compareTo
 	}
-	if o.compareTo >= o.next {
-		return o.compareTo
+	if len(o.islands) > 0 && (at < 0 || at >= o.islands[0].First) {
+		at = o.islands[0].First - 1
 	}
-	return -1
+	return at
 }
 
 // fill moves pending records into b. It tells whether b is full, or ends at
@@ -305,7 +313,7 @@ func (o *Owner) fill(b *batch.Batch, ceiling int64) bool {
 	b.Grow(min(len(o.pending), o.cfg.Limits.Rows-len(b.Records)))
 	for i := range o.pending {
 		r := &o.pending[i]
-		if ceiling >= 0 && r.Offset > ceiling && len(b.Records) > 0 || !o.fits(b, r) {
+		if ceiling >= 0 && r.Offset > ceiling && (len(b.Records) > 0 || o.bridge()) || !o.fits(b, r) {
 			o.pending = o.pending[i:]
 			return true
 		}

@@ -42,7 +42,10 @@ func (o *Owner) recover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	o.next, o.compareTo = max(seen.End, 0), seen.Beyond
+	o.next, o.compareTo, o.islands = max(seen.End, 0), seen.Beyond, seen.Islands
+	if len(o.islands) > 0 {
+		o.logger.Warn("the journal has a gap: deciding it again, by comparison", "from", o.next, "to", o.islands[0].First)
+	}
 	if seen.End < 0 {
 		o.next = w.Start
 	}
@@ -63,6 +66,13 @@ func (o *Owner) recover(ctx context.Context) error {
 	if err := o.load(ctx); err != nil {
 		return err
 	}
+	// What was written before and then deleted has left its tokens behind, and
+	// a block under one of them is dropped. So what may have been written is
+	// compared afterwards: all before the commit, or, without one, all there is.
+	if w.Committed < 0 {
+		o.compareTo = max(o.compareTo, w.End-1)
+	}
+	o.compareTo = max(o.compareTo, min(w.Committed, w.End)-1)
 	if w.Committed > o.next {
 		o.logger.Warn("the group's offset lies past what ClickHouse has: going back to the journal's end", "committed", w.Committed, "journal_end", o.next)
 	}

@@ -42,7 +42,9 @@ type Entry struct {
 // hence all or none. Entries are keyed by origin: writing one again changes
 // nothing.
 func (s *Store) Journal(ctx context.Context, token, topicName string, self topic.Origin, entries []Entry) error {
-	ctx = clickhouse.Context(ctx, clickhouse.WithSettings(insertSettings(token+"/journal")))
+	// Writing an entry again changes nothing, but a block under a token that was
+	// used for entries since deleted would be dropped: each attempt has its own.
+	ctx = clickhouse.Context(ctx, clickhouse.WithSettings(insertSettings(token+"/journal/"+uuid.NewString())))
 	b, err := s.conn.PrepareBatch(ctx, "INSERT INTO journal (topic_id, topic, partition, entry, offset, last_offset, fate, records, rows, rule_version, batch_hash, leader_epoch, event_id, source, event_type, actor_id, occurred_at, payload_text, payload_hash, first_topic_id, first_partition, first_offset, reason, detail, forwarded_to, record_timestamp)")
 	if err != nil {
 		return fmt.Errorf("preparing %d entries for the journal: %w", len(entries), err)

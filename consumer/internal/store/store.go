@@ -154,35 +154,57 @@ type Seen struct {
 	// End is the journal's contiguous end: the first offset not journaled; -1
 	// when the journal has nothing of this topic id and partition.
 	End int64
+	// Islands are the journaled ranges beyond End, in ascending order: what is
+	// between has been lost from the journal.
+	Islands []Range
 	// Beyond is the highest offset at or past End of which anything is stored
-	// (a row, a fate, or a batch past a gap), -1 if there is none: up to it
-	// records must be compared before they are decided.
+	// (a row or a fate), -1 if there is none: up to it records must be
+	// compared before they are decided.
 	Beyond int64
 }
 
+// Range is a range of offsets: First inclusive, End exclusive.
+type Range struct{ First, End int64 }
+
 // Seen asks for a partition's contiguous end and what lies beyond it.
 func (s *Store) Seen(ctx context.Context, self topic.Origin) (Seen, error) {
-	var seen Seen
-	err := s.conn.QueryRow(ctx, `
-		SELECT if(count() = 0, toInt64(-1), minIf(reach, next > reach)) FROM (
-			SELECT max(last_offset) OVER (ORDER BY offset ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) + 1 AS reach,
-			       leadInFrame(offset, 1, toInt64(9223372036854775807)) OVER (ORDER BY offset ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS next
-			FROM journal WHERE topic_id = ? AND partition = ? AND entry = 'batch')`,
-		self.TopicID, self.Partition).Scan(&seen.End)
+	ranges, err := s.ranges(ctx, self)
 	if err != nil {
-		return Seen{}, fmt.Errorf("the journal's end of partition %d: %w", self.Partition, err)
+		return Seen{}, fmt.Errorf("the journal's ranges of partition %d: %w", self.Partition, err)
+	}
+	seen := Seen{End: -1}
+	if len(ranges) > 0 {
+		seen.End, seen.Islands = ranges[0].End, ranges[1:]
 	}
 	from := max(seen.End, 0)
 	err = s.conn.QueryRow(ctx, `
 		SELECT max(o) FROM (
 			SELECT if(count() = 0, toInt64(-1), max(offset)) AS o FROM event_log WHERE topic_id = ? AND partition = ? AND offset >= ?
 			UNION ALL
-			SELECT if(count() = 0, toInt64(-1), max(last_offset)) FROM journal WHERE topic_id = ? AND partition = ? AND last_offset >= ?)`,
+			SELECT if(count() = 0, toInt64(-1), max(last_offset)) FROM journal WHERE topic_id = ? AND partition = ? AND entry = 'fate' AND last_offset >= ?)`,
 		self.TopicID, self.Partition, from, self.TopicID, self.Partition, from).Scan(&seen.Beyond)
 	if err != nil {
 		return Seen{}, fmt.Errorf("what lies beyond the journal's end of partition %d: %w", self.Partition, err)
 	}
 	return seen, nil
+}
+
+func (s *Store) ranges(ctx context.Context, self topic.Origin) ([]Range, error) {
+	rows, err := s.conn.Query(ctx, schema.ContiguousRanges, self.TopicID, self.Partition)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close() //nolint:errcheck // Err below tells
+	var out []Range
+	for rows.Next() {
+		var r Range
+		var batches uint64
+		if err := rows.Scan(&r.First, &r.End, &batches); err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+	}
+	return out, rows.Err()
 }
 
 // keyOf is the idempotency key of a row, in SQL.
