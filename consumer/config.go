@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -62,7 +63,8 @@ func defaults() config {
 
 func (c config) validate() error {
 	var errs []error
-	errs = append(errs, c.Kafka.Validate(), c.Batch.Validate())
+	_, logErr := service.NewLogger(io.Discard, c.Log)
+	errs = append(errs, logErr, c.Kafka.Validate(), c.Batch.Validate())
 	if c.Group.ID == "" {
 		errs = append(errs, errors.New("group.id must be set"))
 	}

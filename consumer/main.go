@@ -16,7 +16,9 @@ import (
 	"sluice/deploy/service"
 )
 
-// exitError carries an exit status that is not 1, or one that needs no message.
+// exitError carries the exit status of what a command did or found, with or
+// without a message. Any other error is one of usage, configuration or a thing
+// that could not be done, and exits with 2.
 type exitError struct {
 	status int
 	err    error
@@ -38,7 +40,7 @@ func main() {
 	if err == nil {
 		return
 	}
-	status := 1
+	status := 2 // usage and configuration; what a command found is its own to say
 	var exit exitError
 	if errors.As(err, &exit) {
 		status = exit.status
@@ -59,7 +61,10 @@ ClickHouse until it is told to stop (SIGINT or SIGTERM).
 
 Every key of the configuration ("consumer config" prints them) can be set in a
 YAML file (--config), by an environment variable (kafka.brokers is
-SLUICE_KAFKA_BROKERS), or by a flag (--kafka.brokers); the later wins.`,
+SLUICE_KAFKA_BROKERS), or by a flag (--kafka.brokers); the later wins.
+
+Exit status: 0 stopped in order, 1 the service could not go on, 2 usage,
+configuration, or a command that could not be carried out.`,
 		Args:          cobra.NoArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -68,7 +73,10 @@ SLUICE_KAFKA_BROKERS), or by a flag (--kafka.brokers); the later wins.`,
 			if err != nil {
 				return err
 			}
-			return run(cmd.Context(), cfg)
+			if err := run(cmd.Context(), cfg); err != nil {
+				return exitError{1, err}
+			}
+			return nil
 		},
 	}
 	service.AddFlags(root.PersistentFlags(), defaults())

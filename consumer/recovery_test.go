@@ -190,3 +190,33 @@ func TestNoPayloadStopsAPartition(t *testing.T) {
 		require.Equal(t, p, text)
 	}
 }
+
+// A replay that is over was read again after each restart: the owners were
+// there before the history of the control topic had been read, and were given
+// requests whose end stood further on in it.
+func TestFinishedReplaysStayFinished(t *testing.T) {
+	s, _ := seeded(t)
+	stop := s.consuming()
+	tools, err := openTools(command(), s.cfg)
+	require.NoError(t, err)
+	defer tools.close()
+	for range 5 {
+		_, err = tools.replay(t.Context(), "earliest", false)
+		require.NoError(t, err)
+	}
+	stop()
+	said := func() int64 {
+		ends, err := kadm.NewClient(s.producer).ListEndOffsets(t.Context(), s.cfg.Kafka.Control)
+		require.NoError(t, err)
+		end, _ := ends.Lookup(s.cfg.Kafka.Control, 0)
+		return end.Offset
+	}
+	before := said()
+	for range 3 {
+		stop = s.consuming()
+		s.produce(record(7_000+int(said()), `{}`)) // and the owners do work meanwhile
+		require.True(t, s.verified().OK)
+		stop()
+	}
+	require.Equal(t, before, said(), "nothing was reported, since nothing was read again")
+}

@@ -3,6 +3,7 @@ package migrate
 import (
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"strings"
 	"testing"
@@ -317,6 +318,41 @@ func TestFilesOfAPartAreBounded(t *testing.T) {
 	require.EqualValues(t, 3, rows)
 	files, err := os.ReadDir(part)
 	require.NoError(t, err)
-	require.Greater(t, len(files), 500, "the part is a wide one")
-	require.Less(t, len(files), 3000)
+	require.Greater(t, len(files), 100, "the part is a wide one")
+	require.Less(t, len(files), 1000)
+}
+
+// Many small payloads, each of them ordinary, whose nested arrays together have
+// many paths and types: with max_dynamic_types of 2 the INSERT of such a batch
+// needed more than 20,000 open files, or failed in the engine's allocator.
+func TestManyNestedPayloadsInABatch(t *testing.T) {
+	d := migrated(t)
+	rnd := rand.New(rand.NewPCG(7, 7))
+	var value func(depth int) string
+	value = func(depth int) string {
+		var parts []string
+		switch r := rnd.IntN(2); {
+		case depth == 0:
+			return []string{`1`, `"s"`, `1.5`, `true`}[rnd.IntN(4)]
+		case r == 0:
+			for range 1 + rnd.IntN(3) {
+				parts = append(parts, value(depth-1))
+			}
+			return "[" + strings.Join(parts, ",") + "]"
+		}
+		for _, k := range rnd.Perm(4)[:1+rnd.IntN(3)] {
+			parts = append(parts, fmt.Sprintf(`"%c":%s`, 'a'+k, value(depth-1)))
+		}
+		return "{" + strings.Join(parts, ",") + "}"
+	}
+	for batch := range 2 {
+		var rows []row
+		for i := range 12_000 {
+			rows = append(rows, row{source: "s", eventType: "t", actor: fmt.Sprint(batch, "/", i), at: time.Unix(1767225600, 0),
+				payload: fmt.Sprintf(`{"k%d":[%s,[%s]]}`, i%32, value(4), value(3))})
+		}
+		d.insert(fmt.Sprint(batch), rows...)
+	}
+	d.exec("OPTIMIZE TABLE event_log FINAL")
+	require.Equal(t, []string{"24000\t24000"}, d.lines("SELECT count(), countIf(length(toJSONString(payload)) > 2) FROM events"))
 }

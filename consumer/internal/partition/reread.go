@@ -16,6 +16,9 @@ import (
 // beyond is being written anyway.
 type Reread struct {
 	From, To int64
+	// Wanted is asked before it begins; false: it is no longer needed. It may
+	// be nil.
+	Wanted func() bool
 	// Report is told how far it is, after each batch and once at the end, with
 	// done set or the error that stopped it. It may be nil.
 	Report func(Progress)
@@ -44,6 +47,9 @@ func (o *Owner) Request(ctx context.Context, r Reread) error {
 // serve re-reads by the same rule as ever. What is decided stands, so a range
 // that ClickHouse has whole costs two queries a batch and no write.
 func (o *Owner) serve(ctx context.Context, r Reread) error {
+	if r.Wanted != nil && !r.Wanted() {
+		return nil
+	}
 	p := Progress{Next: r.From, To: min(r.To, o.next)}
 	report := r.Report
 	if report == nil {

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"sluice/consumer/internal/partition"
@@ -26,9 +28,12 @@ type Watcher struct {
 	topic  string
 	log    *slog.Logger
 
-	mu     sync.Mutex
-	open   map[runPartition]state
-	owners map[int32]hold
+	mu sync.Mutex
+	// caughtUp: the topic was read to where it ended at the start. Before that a
+	// request may be over already, its end standing further on.
+	caughtUp bool
+	open     map[runPartition]state
+	owners   map[int32]hold
 }
 
 type runPartition struct {
@@ -65,7 +70,11 @@ func NewWatcher(opts []kgo.Opt, topic string, log *slog.Logger) (*Watcher, error
 
 // Run follows the topic until ctx ends.
 func (w *Watcher) Run(ctx context.Context) {
+	end := w.end(ctx)
 	for ctx.Err() == nil {
+		if end <= 0 {
+			w.begin()
+		}
 		fetches := w.client.PollFetches(ctx)
 		fetches.EachError(func(topic string, p int32, err error) {
 			if ctx.Err() == nil {
@@ -73,6 +82,9 @@ func (w *Watcher) Run(ctx context.Context) {
 			}
 		})
 		fetches.EachRecord(func(r *kgo.Record) {
+			if r.Offset >= end-1 {
+				end = 0
+			}
 			m, ok, err := parse(r.Key, r.Value)
 			if err != nil {
 				w.log.Warn("a control record is passed over", "error", err)
@@ -81,6 +93,50 @@ func (w *Watcher) Run(ctx context.Context) {
 			}
 		})
 	}
+}
+
+// end is where the control topic ends now, asked for until it is known. The
+// topic is compacted, so the last record before it is always there.
+func (w *Watcher) end(ctx context.Context) int64 {
+	for {
+		ends, err := kadm.NewClient(w.client).ListEndOffsets(ctx, w.topic)
+		if err == nil {
+			err = ends.Error()
+		}
+		if end, ok := ends.Lookup(w.topic, 0); ok && err == nil {
+			return end.Offset
+		}
+		if ctx.Err() != nil {
+			return 0
+		}
+		w.log.Warn("looking for the control topic's end", "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// begin hands out what is open, once the whole topic has been read.
+func (w *Watcher) begin() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.caughtUp {
+		return
+	}
+	w.caughtUp = true
+	for at := range w.open {
+		w.give(at)
+	}
+}
+
+// wanted tells whether a request is still open: it may have been done by
+// another owner, or called off, while it waited for this one.
+func (w *Watcher) wanted(at runPartition) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, ok := w.open[at]
+	return ok
 }
 
 // Close closes the client; Run must have returned.
@@ -132,12 +188,16 @@ func (w *Watcher) Disown(p int32, owner Owner) {
 func (w *Watcher) give(at runPartition) {
 	h, ok := w.owners[at.partition]
 	s := w.open[at]
-	if !ok || s.given == h.owner {
+	if !ok || !w.caughtUp || s.given == h.owner {
 		return
 	}
 	s.given = h.owner
 	w.open[at] = s
-	reread := partition.Reread{From: s.next, To: s.request.To, Report: func(p partition.Progress) { w.report(h.ctx, at, p) }}
+	reread := partition.Reread{
+		From: s.next, To: s.request.To,
+		Wanted: func() bool { return w.wanted(at) },
+		Report: func(p partition.Progress) { w.report(h.ctx, at, p) },
+	}
 	go func() { // an owner is busy for as long as a batch takes
 		if err := h.owner.Request(h.ctx, reread); err != nil {
 			w.log.Info("a replay request waits for the partition's next owner", "run", at.run, "partition", at.partition)

@@ -152,6 +152,9 @@ func grammar(item []byte, n, at int) error {
 	pointer := "/" + strconv.Itoa(n)
 	why, offset := "it is incomplete", int64(len(item))
 	if syn := new(jsontext.SyntacticError); errors.As(err, &syn) {
+		if syn.Err.Error() == "exceeded max depth" {
+			return nil // balanced brackets, and deeper than any event may be: the item's own fault
+		}
 		pointer += clip(string(syn.JSONPointer))
 		why, offset = syn.Err.Error(), syn.ByteOffset
 	} else if err == nil {

@@ -101,12 +101,16 @@ func TestTooMany(t *testing.T) {
 }
 
 // TestDeepArray: a hundred thousand brackets are neither a crash nor a hang.
+// Closed, they are an item, which the event's decoder then refuses by its depth.
 func TestDeepArray(t *testing.T) {
-	for _, body := range []string{
-		strings.Repeat("[", 100_000), strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000),
-		`[` + strings.Repeat(`{"a":`, 100_000) + "1" + strings.Repeat("}", 100_000) + `]`,
+	var not *NotBatch
+	require.ErrorAs(t, Array([]byte(strings.Repeat("[", 100_000)), 10, func([]byte) bool { return false }), &not)
+	for _, item := range []string{
+		strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000),
+		strings.Repeat(`{"a":`, 100_000) + "1" + strings.Repeat("}", 100_000),
 	} {
-		var not *NotBatch
-		require.ErrorAs(t, Array([]byte(body), 10, func([]byte) bool { return false }), &not)
+		var items []string
+		require.NoError(t, Array([]byte("[1,"+item+",2]"), 10, func(b []byte) bool { items = append(items, string(b)); return false }))
+		require.Equal(t, []string{"1", item, "2"}, items)
 	}
 }

@@ -11,10 +11,11 @@
 -- (JSONExtract never throws, but turns [1,"x"] into [1,null] where an earlier
 -- row had numbers.)
 --
--- 32 paths of 2 types bound the files of a part: with the defaults (1024 of 32)
--- one row of nested arrays needs more than a process may open, and its INSERT or
--- merge fails for good. Other paths are shared, as right but read slower. They
--- are kept in map_with_buckets, because merging a million distinct names in the
+-- 32 paths and no types of their own bound the files of a part. With the
+-- defaults (1024 and 32) one row of nested arrays needs more than a process may
+-- open, and with even 2 types 12,000 rows of them do, each object inside an array
+-- having files for every type: the INSERT or merge fails for good. Other paths are
+-- shared, as right but read slower. They are kept in map_with_buckets, because merging a million distinct names in the
 -- default form ("advanced") took 21 GiB and did not end.
 --
 -- version: of several rows of one key a merge keeps the one with the greatest
@@ -39,8 +40,8 @@ CREATE TABLE IF NOT EXISTS event_log
     partition Int32 CODEC(ZSTD(1)),
     offset Int64 CODEC(ZSTD(1)),
     record_timestamp DateTime64(3, 'UTC') CODEC(ZSTD(1)),
-    payload JSON(max_dynamic_paths = 32, max_dynamic_types = 2)
-        MATERIALIZED if(isValidJSON(payload_text) AND match(payload_text, '^\\s*[{]'), payload_text, '{}')::JSON(max_dynamic_paths = 32, max_dynamic_types = 2) CODEC(ZSTD(1)),
+    payload JSON(max_dynamic_paths = 32, max_dynamic_types = 0)
+        MATERIALIZED if(isValidJSON(payload_text) AND match(payload_text, '^\\s*[{]'), payload_text, '{}')::JSON(max_dynamic_paths = 32, max_dynamic_types = 0) CODEC(ZSTD(1)),
     inserted_at DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(ZSTD(1)),
     version UInt128
         MATERIALIZED bitNot(bitOr(bitShiftLeft(toUInt128(greatest(toUnixTimestamp64Milli(record_timestamp), 0)), 64), toUInt128(offset))) CODEC(ZSTD(1)),
