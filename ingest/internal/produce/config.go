@@ -24,7 +24,9 @@ type Config struct {
 	// records. At least 100ms. Default 5s.
 	AckTimeout time.Duration
 	// Linger is how long a partition waits for more records before its batch
-	// is sent. Default 1ms: less sends more, smaller requests.
+	// is sent. Default 0: while a request is on its way others gather behind it,
+	// which makes batches when there is load and costs nothing when there is none.
+	// Waiting 1 ms took a third of the posts that 32 clients get through.
 	Linger time.Duration
 	// BufferBytes bounds what is held of records that are not acknowledged
 	// yet: keys, values, headers, and [RecordOverheadBytes] each. One request
@@ -42,7 +44,6 @@ func DefaultConfig(topic string) Config {
 	return Config{
 		Topic:         topic,
 		AckTimeout:    5 * time.Second,
-		Linger:        time.Millisecond,
 		BufferBytes:   256 << 20,
 		Compression:   "snappy",
 		ProbeInterval: time.Second,
