@@ -84,7 +84,8 @@ type Config struct {
 	IndexAge  time.Duration
 }
 
-// Owner owns one partition for one incarnation. Run is its only goroutine.
+// Owner owns one partition for one incarnation. All is decided and written in the
+// goroutine of Run; another reads and decodes ahead of it.
 type Owner struct {
 	cfg     Config
 	log     Log
