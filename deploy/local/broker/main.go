@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -35,7 +36,7 @@ func main() {
 
 func command() *cobra.Command {
 	var port int
-	var data string
+	var data, advertise string
 	var syncWrites, withStdin bool
 	cmd := &cobra.Command{
 		Use:           "broker",
@@ -51,12 +52,13 @@ func command() *cobra.Command {
 			ctx, stop := lifeline.Context(cmd.Context(), stdin, stopBound)
 			defer stop()
 			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
-			return run(ctx, port, data, syncWrites, cmd.OutOrStdout(), log)
+			return run(ctx, port, advertise, data, syncWrites, cmd.OutOrStdout(), log)
 		},
 	}
 	cmd.SetContext(context.Background())
 	f := cmd.Flags()
 	f.IntVar(&port, "port", 9092, "port to listen on, on 127.0.0.1; 0 is a free one")
+	f.StringVar(&advertise, "advertise", "", "host:port that clients are told to connect to, for a proxy in between (default: the port)")
 	f.StringVar(&data, "data", "", "data directory")
 	f.BoolVar(&syncWrites, "sync-writes", false, "fsync every batch before it is acknowledged; without, what was acknowledged outlives the process, but not a power failure")
 	f.BoolVar(&withStdin, lifeline.Flag, false, "stop when standard input ends")
@@ -66,9 +68,13 @@ func command() *cobra.Command {
 	return cmd
 }
 
-// run serves until ctx ends, then saves its state. It prints its address on out
-// when it answers.
-func run(ctx context.Context, port int, data string, syncWrites bool, out io.Writer, log *slog.Logger) (err error) {
+// run serves until ctx ends, then saves its state. It prints the address that
+// clients are told on out when it answers.
+func run(ctx context.Context, port int, advertise, data string, syncWrites bool, out io.Writer, log *slog.Logger) (err error) {
+	told, err := advertised(advertise)
+	if err != nil {
+		return err
+	}
 	if err := os.MkdirAll(data, 0o755); err != nil {
 		return fmt.Errorf("data directory: %w", err)
 	}
@@ -80,7 +86,11 @@ func run(ctx context.Context, port int, data string, syncWrites bool, out io.Wri
 	opts := []kfake.Opt{
 		kfake.NumBrokers(1),
 		kfake.ListenFn(func(network, _ string) (net.Listener, error) {
-			return (&net.ListenConfig{}).Listen(ctx, network, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+			l, err := (&net.ListenConfig{}).Listen(ctx, network, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+			if err == nil && told != nil {
+				l = elsewhere{l, told}
+			}
+			return l, err
 		}),
 		kfake.DataDir(filepath.Join(data, "kafka")),
 		kfake.WithLogger(logger{log}),
@@ -101,6 +111,27 @@ func run(ctx context.Context, port int, data string, syncWrites bool, out io.Wri
 	log.Info("stopped")
 	return nil
 }
+
+// advertised reads the address to be told to clients; nil is the listener's own.
+func advertised(hostPort string) (net.Addr, error) {
+	if hostPort == "" {
+		return nil, nil
+	}
+	a, err := netip.ParseAddrPort(hostPort)
+	if err != nil {
+		return nil, fmt.Errorf("--advertise %q: want an address and a port, as in 127.0.0.1:9093: %w", hostPort, err)
+	}
+	return net.TCPAddrFromAddrPort(a), nil
+}
+
+// elsewhere is a listener that says it listens at told. kfake tells clients what
+// its listener says.
+type elsewhere struct {
+	net.Listener
+	told net.Addr
+}
+
+func (l elsewhere) Addr() net.Addr { return l.told }
 
 // logger passes kfake's warnings and errors on; what it says of each request
 // is left out.

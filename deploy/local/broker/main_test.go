@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -190,7 +191,7 @@ func TestTopics(t *testing.T) {
 func TestStop(t *testing.T) {
 	binary, data := build(t), t.TempDir()
 	p := start(t, binary, data)
-	err := run(t.Context(), 0, data, false, io.Discard, slog.New(slog.DiscardHandler))
+	err := run(t.Context(), 0, "", data, false, io.Discard, slog.New(slog.DiscardHandler))
 	require.ErrorContains(t, err, fmt.Sprintf("process %d", p.cmd.Process.Pid))
 
 	require.NoError(t, p.cmd.Process.Signal(syscall.SIGTERM))
@@ -203,9 +204,22 @@ func TestStop(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	pr, pw := io.Pipe()
 	done := make(chan error)
-	go func() { done <- run(ctx, 0, data, false, pw, slog.New(slog.NewTextHandler(os.Stderr, nil))) }()
+	go func() { done <- run(ctx, 0, "", data, false, pw, slog.New(slog.NewTextHandler(os.Stderr, nil))) }()
 	_, err = bufio.NewReader(pr).ReadString('\n')
 	require.NoError(t, err)
 	cancel(errors.New("the test is over"))
 	require.NoError(t, <-done)
+}
+
+// A proxy in between works only if clients are told its address: they go where
+// the broker's metadata say, whatever they began with.
+func TestAdvertise(t *testing.T) {
+	told, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer told.Close()
+	p := start(t, build(t), t.TempDir(), "--advertise", told.Addr().String())
+	require.Equal(t, told.Addr().String(), p.addr)
+
+	_, err = advertised("127.0.0.1")
+	require.ErrorContains(t, err, "--advertise")
 }
