@@ -15,7 +15,7 @@ func TestStatementsCanBeRunAgain(t *testing.T) {
 	migrations, err := Migrations()
 	require.NoError(t, err)
 	require.NotEmpty(t, migrations)
-	again := regexp.MustCompile(`^(CREATE TABLE IF NOT EXISTS|CREATE OR REPLACE VIEW|ALTER TABLE \w+ (ADD|DROP|CLEAR) (COLUMN|INDEX|PROJECTION) IF (NOT )?EXISTS|ALTER TABLE \w+ MODIFY|DROP (TABLE|VIEW) IF EXISTS) `)
+	again := regexp.MustCompile(`^(CREATE TABLE IF NOT EXISTS|CREATE OR REPLACE VIEW|ALTER TABLE \w+ (ADD|DROP|CLEAR|MATERIALIZE) (COLUMN|INDEX|PROJECTION) IF (NOT )?EXISTS|ALTER TABLE \w+ MODIFY|DROP (TABLE|VIEW) IF EXISTS) `)
 	for i, m := range migrations {
 		require.EqualValues(t, i+1, m.Version)
 		require.Len(t, m.Checksum, 64)

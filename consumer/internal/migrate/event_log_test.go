@@ -179,7 +179,7 @@ func TestColumnsOfTheViews(t *testing.T) {
 		"events_per_minute": "minute,source,event_type,events,actors",
 		"events_per_hour":   "hour,source,event_type,events,actors",
 		"event_conflicts":   "source,event_type,actor_id,occurred_at,event_id,payload_text,times_seen,first_topic_id,first_partition,first_offset,last_topic_id,last_partition,last_offset",
-		"balance":           "topic_id,partition,records,rows,duplicates,conflicts,dead_lettered,forwarded,expired,erased,skipped,lost,cut,difference",
+		"balance":           "topic_id,partition,records,rows,duplicates,conflicts,dead_lettered,forwarded,expired,erased,skipped,lost,cut,difference,gaps,overlaps,repeats,twice",
 	} {
 		got := d.lines("SELECT arrayStringConcat(groupArray(name), ',') FROM (SELECT name FROM system.columns WHERE database = currentDatabase() AND table = '" + view + "' ORDER BY position)")
 		require.Equal(t, []string{want}, got, view)
