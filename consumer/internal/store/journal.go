@@ -13,10 +13,26 @@ import (
 	"sluice/schemas/topic"
 )
 
-// Entry is one line of the journal: what became of records that are not rows,
-// or (Batch) that a range is done.
+// Kind is what an entry of the journal says.
+type Kind string
+
+// The kinds; the zero value is a fate.
+const (
+	// Fated: what became of records that are not rows.
+	Fated Kind = ""
+	// Batch: a range is done.
+	Batch Kind = "batch"
+	// Barrier: from now on the partition decides by a topic of Offset
+	// partitions.
+	Barrier Kind = "barrier"
+	// CutAt: what the log had from Offset to Last is gone from it; it goes on
+	// under the id First.TopicID.
+	CutAt Kind = "cut"
+)
+
+// Entry is one line of the journal.
 type Entry struct {
-	Batch bool
+	Kind Kind
 	// Offset..Last is the range; of a single record both are its offset.
 	Offset, Last int64
 	// Fate is "" for a batch. Records is how many records the entry speaks
@@ -53,9 +69,12 @@ func (s *Store) Journal(ctx context.Context, token, topicName string, self topic
 	var none event.Hash
 	for i := range entries {
 		e := &entries[i]
-		kind, batchHash, payloadHash := "fate", none, e.Hash
-		if e.Batch {
-			kind, batchHash, payloadHash = "batch", e.Hash, none
+		kind, batchHash, payloadHash := e.Kind, none, e.Hash
+		switch e.Kind {
+		case Fated:
+			kind = "fate"
+		case Batch:
+			batchHash, payloadHash = e.Hash, none
 		}
 		var text string
 		if e.Fate == dedup.Conflict {
@@ -65,7 +84,7 @@ func (s *Store) Journal(ctx context.Context, token, topicName string, self topic
 		if at.IsZero() {
 			at = time.Unix(0, 0).UTC()
 		}
-		err := b.Append(self.TopicID, topicName, self.Partition, kind, e.Offset, e.Last, string(e.Fate), e.Records, e.Rows,
+		err := b.Append(self.TopicID, topicName, self.Partition, string(kind), e.Offset, e.Last, string(e.Fate), e.Records, e.Rows,
 			uint16(event.RuleVersion), string(batchHash[:]), e.Epoch, e.ID, e.Event.Source, e.Event.EventType, e.Event.ActorID, at,
 			text, string(payloadHash[:]), e.First.TopicID, e.First.Partition, e.First.Offset, e.Reason, e.Detail, e.ForwardedTo, timestamp(e.Timestamp))
 		if err != nil {
@@ -82,7 +101,7 @@ func (s *Store) Journal(ctx context.Context, token, topicName string, self topic
 // A fate that covers a range is given for each offset of it within first..last.
 func (s *Store) FatesIn(ctx context.Context, self topic.Origin, first, last int64) (map[int64]dedup.Fate, error) {
 	rows, err := s.conn.Query(ctx, `
-		SELECT offset, last_offset, toString(fate) FROM journal
+		SELECT offset, last_offset, toString(fate) FROM journal FINAL
 		WHERE topic_id = ? AND partition = ? AND entry = 'fate' AND last_offset >= ? AND offset <= ?`,
 		self.TopicID, self.Partition, first, last)
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"strings"
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
@@ -15,7 +14,6 @@ import (
 	"github.com/google/uuid"
 
 	"sluice/consumer/internal/batch"
-	"sluice/consumer/internal/dedup"
 	schema "sluice/schemas/clickhouse"
 	"sluice/schemas/event"
 	"sluice/schemas/topic"
@@ -205,130 +203,4 @@ func (s *Store) ranges(ctx context.Context, self topic.Origin) ([]Range, error) 
 		out = append(out, r)
 	}
 	return out, rows.Err()
-}
-
-// keyOf is the idempotency key of a row, in SQL.
-const keyOf = `concat(
-	replaceAll(replaceAll(source, '%', '%25'), ':', '%3A'), ':',
-	replaceAll(replaceAll(event_type, '%', '%25'), ':', '%3A'), ':',
-	replaceAll(replaceAll(actor_id, '%', '%25'), ':', '%3A'), ':',
-	replaceOne(toString(occurred_at), ' ', 'T'), 'Z')`
-
-// Since calls add for every row whose occurred_at is from or later and whose
-// key belongs to a partition among count of them today, whichever it was
-// written from.
-func (s *Store) Since(ctx context.Context, from time.Time, partition, count int32, add func(occurredAt time.Time, id uuid.UUID, first dedup.First)) error {
-	rows, err := s.conn.Query(ctx, `
-		SELECT event_id, occurred_at, payload_hash, topic_id, partition, offset FROM event_log
-		WHERE occurred_at >= fromUnixTimestamp64Milli(?, 'UTC') AND bitAnd(kafkaMurmurHash(`+keyOf+`), 2147483647) % ? = ?`,
-		from.UnixMilli(), count, partition)
-	if err != nil {
-		return fmt.Errorf("loading recent keys of partition %d: %w", partition, err)
-	}
-	defer rows.Close() //nolint:errcheck // Err below tells
-	for rows.Next() {
-		var (
-			id uuid.UUID
-			at time.Time
-			f  dedup.First
-		)
-		if err := scanFirst(rows, &id, &at, &f); err != nil {
-			return fmt.Errorf("loading recent keys of partition %d: %w", partition, err)
-		}
-		add(at, id, f)
-	}
-	if err := rows.Err(); err != nil {
-		return fmt.Errorf("loading recent keys of partition %d: %w", partition, err)
-	}
-	return nil
-}
-
-func scanFirst(rows driver.Rows, id *uuid.UUID, at *time.Time, f *dedup.First) error {
-	var hash string
-	if err := rows.Scan(id, at, &hash, &f.Origin.TopicID, &f.Origin.Partition, &f.Origin.Offset); err != nil {
-		return err
-	}
-	copy(f.Hash[:], hash)
-	return nil
-}
-
-// FirstOf asks ClickHouse which of the records' keys have rows, whatever their
-// age: one query, found by the sorting key. Of several rows of a key the one
-// that the table's merges would keep is returned.
-func (s *Store) FirstOf(ctx context.Context, records []*batch.Record) (map[uuid.UUID]dedup.First, error) {
-	if len(records) == 0 {
-		return map[uuid.UUID]dedup.First{}, nil
-	}
-	ctx = clickhouse.Context(ctx, clickhouse.WithSettings(clickhouse.Settings{"max_query_size": 1 << 30, "max_ast_elements": 100_000_000}))
-	rows, err := s.conn.Query(ctx, `
-		SELECT event_id, occurred_at, payload_hash, topic_id, partition, offset FROM event_log
-		WHERE (source, event_type, actor_id, occurred_at) IN (
-			SELECT source, event_type, actor_id, fromUnixTimestamp64Nano(nanos, 'UTC')
-			FROM format(TSV, 'source String, event_type String, actor_id String, nanos Int64', `+tuples(records)+`))
-		ORDER BY event_id, version
-		SETTINGS use_index_for_in_with_subqueries = 1`)
-	if err != nil {
-		return nil, fmt.Errorf("asking for %d keys: %w", len(records), err)
-	}
-	defer rows.Close() //nolint:errcheck // Err below tells
-	out := map[uuid.UUID]dedup.First{}
-	for rows.Next() {
-		var (
-			id uuid.UUID
-			at time.Time
-			f  dedup.First
-		)
-		if err := scanFirst(rows, &id, &at, &f); err != nil {
-			return nil, fmt.Errorf("asking for %d keys: %w", len(records), err)
-		}
-		out[id] = f // in ascending version, so the last one stands
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("asking for %d keys: %w", len(records), err)
-	}
-	return out, nil
-}
-
-var (
-	tsv     = strings.NewReplacer(`\`, `\\`, "\t", `\t`, "\n", `\n`, "\r", `\r`)
-	literal = strings.NewReplacer(`\`, `\\`, `'`, `\'`)
-)
-
-// tuples is a string literal of the records' tuples as TSV: one literal is
-// parsed at once, where a list of ten thousand tuples would be ten thousand
-// expressions.
-func tuples(records []*batch.Record) string {
-	var b strings.Builder
-	for _, r := range records {
-		for _, s := range []string{r.Event.Source, r.Event.EventType, r.Event.ActorID} {
-			tsv.WriteString(&b, s) //nolint:errcheck // a Builder never fails
-			b.WriteByte('\t')
-		}
-		fmt.Fprintf(&b, "%d\n", r.Event.OccurredAt.UnixNano())
-	}
-	return "'" + literal.Replace(b.String()) + "'"
-}
-
-// Stop kills the statement that carries token and waits until it is gone, so
-// that it can't write after the comparison that follows. (The embedded engine
-// knows no query ids but shows log_comment; a server has both.)
-func (s *Store) Stop(ctx context.Context, token string) error {
-	const where = "WHERE query_id = ? OR Settings['log_comment'] = ?"
-	for {
-		var n uint64
-		if err := s.conn.QueryRow(ctx, "SELECT count() FROM system.processes "+where, token, token).Scan(&n); err != nil {
-			return fmt.Errorf("looking for the statement %s: %w", token, err)
-		}
-		if n == 0 {
-			return nil
-		}
-		if err := s.conn.Exec(ctx, "KILL QUERY "+where+" ASYNC", token, token); err != nil {
-			return fmt.Errorf("stopping the statement %s: %w", token, err)
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
 }
