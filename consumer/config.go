@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/consumer/internal/batch"
+	"sluice/consumer/internal/group"
 	"sluice/deploy/service"
 	"sluice/schemas/topic"
 )
@@ -21,14 +22,18 @@ type config struct {
 	ClickHouse struct {
 		DSN string `mapstructure:"dsn" secret:"true" help:"http://host:8123/database or clickhouse://host:9000/database"`
 	} `mapstructure:"clickhouse"`
-	Batch batch.Limits `mapstructure:"batch"`
+	Batch  batch.Limits `mapstructure:"batch"`
+	Budget struct {
+		InsertsPerSecond float64 `mapstructure:"inserts_per_second" help:"most INSERTs of rows a second over all partitions of this process, but for full batches; batches grow to stay within"`
+	} `mapstructure:"budget"`
 	Group struct {
-		ID             string        `mapstructure:"id" help:"consumer group"`
-		InstanceID     string        `mapstructure:"instance_id" help:"static membership (KIP-345): this process's own name in the group"`
-		SessionTimeout time.Duration `mapstructure:"session_timeout" help:"silence after which the broker gives a member's partitions away"`
-		RevokeTimeout  time.Duration `mapstructure:"revoke_timeout" help:"how long a partition taken away may finish its batch"`
-		CloseAfter     time.Duration `mapstructure:"close_after" help:"how long a batch's closing commit waits for the next intent"`
-		IntentFresh    time.Duration `mapstructure:"intent_fresh" help:"age of an intent past which it is committed again before its INSERT"`
+		ID             string         `mapstructure:"id" help:"consumer group"`
+		InstanceID     string         `mapstructure:"instance_id" help:"static membership (KIP-345): this process's own name in the group"`
+		Protocol       group.Protocol `mapstructure:"protocol" help:"classic (members assign, cooperatively), eager, broker (KIP-848), or auto (broker where it can); the same for all members"`
+		SessionTimeout time.Duration  `mapstructure:"session_timeout" help:"silence after which the broker gives a member's partitions away"`
+		RevokeTimeout  time.Duration  `mapstructure:"revoke_timeout" help:"how long a partition taken away may finish its batch"`
+		CloseAfter     time.Duration  `mapstructure:"close_after" help:"how long a batch's closing commit waits for the next intent"`
+		IntentFresh    time.Duration  `mapstructure:"intent_fresh" help:"age of an intent past which it is committed again before its INSERT"`
 	} `mapstructure:"group"`
 	Index struct {
 		Keys int           `mapstructure:"keys" help:"most recent keys kept in memory for each partition (about 100 bytes each)"`
@@ -48,7 +53,9 @@ func defaults() config {
 	c.Kafka = service.DefaultKafka("sluice-consumer")
 	c.ClickHouse.DSN = "http://127.0.0.1:8123/sluice"
 	c.Batch = batch.DefaultLimits()
+	c.Budget.InsertsPerSecond = 20
 	c.Group.ID = topic.Group
+	c.Group.Protocol = group.Classic
 	c.Group.SessionTimeout = 10 * time.Second
 	c.Group.RevokeTimeout = 5 * time.Second
 	c.Group.CloseAfter = 5 * time.Millisecond
@@ -64,13 +71,16 @@ func defaults() config {
 func (c config) validate() error {
 	var errs []error
 	_, logErr := service.NewLogger(io.Discard, c.Log)
-	errs = append(errs, logErr, c.Kafka.Validate(), c.Batch.Validate())
+	errs = append(errs, logErr, c.Kafka.Validate(), c.Batch.Validate(), c.Group.Protocol.Validate())
 	if c.Group.ID == "" {
 		errs = append(errs, errors.New("group.id must be set"))
 	}
 	if c.Group.IntentFresh >= c.Group.SessionTimeout {
 		errs = append(errs, fmt.Errorf("group.intent_fresh (%s) must be less than group.session_timeout (%s): an intent must not outlive the membership it was made under",
 			c.Group.IntentFresh, c.Group.SessionTimeout))
+	}
+	if c.Budget.InsertsPerSecond <= 0 {
+		errs = append(errs, errors.New("budget.inserts_per_second must be positive"))
 	}
 	if c.Index.Keys < 1 {
 		errs = append(errs, errors.New("index.keys must be at least 1"))

@@ -205,5 +205,5 @@ func (s *stack) journalTo(id uuid.UUID, end int64) error {
 		return nil
 	}
 	return s.store.Journal(s.t.Context(), uuid.NewString(), s.cfg.Kafka.Topic, topic.Origin{TopicID: id},
-		[]store.Entry{{Batch: true, Offset: 0, Last: end - 1}})
+		[]store.Entry{{Kind: store.Batch, Offset: 0, Last: end - 1}})
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/time/rate"
 
 	"sluice/consumer/internal/group"
 	"sluice/consumer/internal/kafka"
@@ -81,12 +82,16 @@ func consume(ctx context.Context, cfg config, log *slog.Logger, mon *monitor.Mon
 	defer disown()
 	tasks.Go(func() { watcher.Run(owning) })
 
+	tasks.Go(func() { k.Watch(owning) })
+	budget := rate.NewLimiter(rate.Limit(cfg.Budget.InsertsPerSecond), max(1, int(cfg.Budget.InsertsPerSecond/4)))
+
 	start := func(ctx context.Context, stop <-chan struct{}, p int32, commit group.CommitFunc) {
 		mon.Assigned(p)
 		defer mon.Gone(p)
 		owner := partition.New(partition.Config{
 			Topic: cfg.Kafka.Topic, Partition: p, Limits: cfg.Batch,
 			CloseAfter: cfg.Group.CloseAfter, IntentFresh: cfg.Group.IntentFresh,
+			Partitions: k.Partitions, Budget: budget,
 			IndexKeys: cfg.Index.Keys, IndexAge: cfg.Index.Age,
 		}, kafka.Owned{Log: k, Partition: p, CommitFunc: commit}, st, mon, log)
 		watcher.Own(ctx, p, owner)
@@ -94,7 +99,7 @@ func consume(ctx context.Context, cfg config, log *slog.Logger, mon *monitor.Mon
 		owner.Run(ctx, stop)
 	}
 	member, err := group.Join(owning, group.Config{
-		Topic: cfg.Kafka.Topic, ID: cfg.Group.ID, InstanceID: cfg.Group.InstanceID,
+		Topic: cfg.Kafka.Topic, ID: cfg.Group.ID, InstanceID: cfg.Group.InstanceID, Protocol: cfg.Group.Protocol, Admin: k.Admin(),
 		SessionTimeout: cfg.Group.SessionTimeout, RevokeTimeout: cfg.Group.RevokeTimeout, OnJoined: mon.Joined,
 	}, append(opts[:len(opts):len(opts)], extra...), log, start)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"github.com/google/uuid"
 
 	"sluice/consumer/internal/batch"
+	"sluice/consumer/internal/mutant"
 	"sluice/schemas/event"
 	"sluice/schemas/topic"
 )
@@ -21,6 +22,7 @@ const (
 	DeadLetter Fate = "dead_letter"
 	Forwarded  Fate = "forwarded"
 	Lost       Fate = "lost"
+	Cut        Fate = "cut"
 )
 
 // First is the row that stands for a key.
@@ -74,7 +76,7 @@ func Decide(records []batch.Record, self topic.Origin, known Known) []Decision {
 }
 
 func decide(r *batch.Record, origin topic.Origin, known Known, here map[uuid.UUID]First) Decision {
-	if id, ok := known.Rows[r.Offset]; ok && r.Reason == "" && id == r.ID {
+	if id, ok := known.Rows[r.Offset]; ok && !mutant.On("duplicate-of-itself") && r.Reason == "" && id == r.ID {
 		return Decision{Fate: Row, Stands: true}
 	}
 	if f, ok := known.Fates[r.Offset]; ok {
@@ -83,12 +85,12 @@ func decide(r *batch.Record, origin topic.Origin, known Known, here map[uuid.UUI
 	if r.Reason != "" {
 		return Decision{Fate: DeadLetter}
 	}
-	if r.Home != origin.Partition {
+	if r.Home != origin.Partition && !mutant.On("misplaced-decided-in-place") {
 		return Decision{Fate: Forwarded}
 	}
 	first, ok := here[r.ID]
 	if !ok {
-		if first, ok = known.First(r); ok && first.Origin == origin {
+		if first, ok = known.First(r); ok && first.Origin == origin && !mutant.On("duplicate-of-itself") {
 			ok = false // a record is no duplicate of itself
 		}
 	}

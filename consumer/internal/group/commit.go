@@ -3,10 +3,14 @@ package group
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"sluice/consumer/internal/failure"
+	"sluice/consumer/internal/mutant"
 )
 
 type commitRequest struct {
@@ -17,8 +21,27 @@ type commitRequest struct {
 	answer    chan error      // of capacity 1
 }
 
-// request hands a commit to the process's one committer and waits.
+// request hands a commit to the process's one committer and waits. While the
+// group is between two generations it is handed over again: with the cooperative
+// protocols a partition that stays does not stop, and an incarnation that ends
+// ends this too.
 func (m *Member) request(ctx, incarnation context.Context, partition int32, offset int64, metadata string) error {
+	for {
+		err := m.once(ctx, incarnation, partition, offset, metadata)
+		if err == nil || !failure.Regrouping(err) {
+			return err
+		}
+		select {
+		case <-incarnation.Done():
+			return ErrAssignmentOver
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func (m *Member) once(ctx, incarnation context.Context, partition int32, offset int64, metadata string) error {
 	r := commitRequest{partition, offset, metadata, incarnation.Done(), make(chan error, 1)}
 	select {
 	case m.commits <- r:
@@ -60,8 +83,10 @@ func (m *Member) commit(ctx context.Context, rs []commitRequest) {
 	for _, r := range rs {
 		select {
 		case <-r.over: // the incarnation is over: it may commit nothing more
-			r.answer <- ErrAssignmentOver
-			continue
+			if !mutant.On("ended-incarnation-commits") {
+				r.answer <- ErrAssignmentOver
+				continue
+			}
 		default:
 		}
 		offsets[r.partition] = kgo.EpochOffset{Epoch: -1, Offset: r.offset}

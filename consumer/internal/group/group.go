@@ -5,7 +5,6 @@ package group
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -13,6 +12,9 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"sluice/consumer/internal/failure"
 )
 
 // Config configures membership.
@@ -26,12 +28,77 @@ type Config struct {
 	// SessionTimeout is how long the broker waits for a silent member before
 	// it gives its partitions away. Default 10 s.
 	SessionTimeout time.Duration
+	// Protocol is how the group agrees on who owns what. Default [Classic].
+	Protocol Protocol
+	// Admin asks the brokers what they speak.
+	Admin *kadm.Client
 	// RevokeTimeout is how long a partition taken from us may finish its batch
 	// before it is abandoned. Default 5 s; less than the rebalance timeout.
 	RevokeTimeout time.Duration
 	// OnJoined is called when the group has answered with an assignment, be
 	// it an empty one. It may be nil.
 	OnJoined func()
+}
+
+// Protocol is how a group agrees on who owns which partition.
+type Protocol string
+
+// The protocols. All members of a group must speak the same.
+const (
+	// Classic is the members' own protocol with cooperative hand-over
+	// (KIP-429): a rebalance stops only the partitions that move.
+	Classic Protocol = "classic"
+	// Eager is the classic protocol as of old: every rebalance stops all.
+	Eager Protocol = "eager"
+	// Broker is KIP-848: the broker assigns, one partition at a time. The
+	// session timeout is the broker's then (group.consumer.session.timeout.ms).
+	Broker Protocol = "broker"
+	// Auto is Broker where the broker supports it, else Classic.
+	Auto Protocol = "auto"
+)
+
+// Validate tells whether p is one of them.
+func (p Protocol) Validate() error {
+	switch p {
+	case Classic, Eager, Broker, Auto:
+		return nil
+	}
+	return fmt.Errorf("group.protocol is %q: want auto, broker, classic or eager", p)
+}
+
+// options are those of the client that speaks p.
+func (p Protocol) options() []kgo.Opt {
+	switch p {
+	case Eager:
+		return []kgo.Opt{kgo.Balancers(kgo.StickyBalancer())}
+	case Broker:
+		return []kgo.Opt{kgo.Balancers(kgo.StickyBalancer()), kgo.ServerSideBalancer()}
+	case Classic, Auto:
+	}
+	return []kgo.Opt{kgo.Balancers(kgo.CooperativeStickyBalancer())}
+}
+
+// settle finds out which protocol is spoken, by asking the brokers.
+func (p Protocol) settle(ctx context.Context, admin *kadm.Client) (Protocol, error) {
+	if p != Auto && p != Broker {
+		return p, nil
+	}
+	versions, err := admin.ApiVersions(ctx)
+	if err != nil {
+		return p, fmt.Errorf("asking the brokers which group protocols they speak: %w", err)
+	}
+	can := len(versions) > 0
+	for _, v := range versions {
+		newest, ok := v.KeyMaxVersion(kmsg.ConsumerGroupHeartbeat.Int16())
+		can = can && ok && newest >= 1 // version 1 is KIP-848 as it was released (Kafka 4.0)
+	}
+	switch {
+	case can:
+		return Broker, nil
+	case p == Auto:
+		return Classic, nil
+	}
+	return p, fmt.Errorf("group.protocol is %q and the brokers do not speak KIP-848 (Kafka 4.0 and newer do): set auto or classic", p)
 }
 
 // Member is one process's membership in the group.
@@ -52,7 +119,7 @@ type Member struct {
 type CommitFunc func(ctx context.Context, offset int64, metadata string) error
 
 // ErrAssignmentOver is the answer to a commit of an assignment that ended.
-var ErrAssignmentOver = errors.New("the partition's assignment to this member is over")
+var ErrAssignmentOver = failure.ErrOver
 
 // owner is one incarnation: one assignment of one partition to this member.
 type owner struct {
@@ -73,7 +140,6 @@ func Join(ctx context.Context, cfg Config, opts []kgo.Opt, log *slog.Logger,
 	opts = append(opts,
 		kgo.ConsumerGroup(cfg.ID),
 		kgo.ConsumeTopics(cfg.Topic),
-		kgo.Balancers(kgo.CooperativeStickyBalancer()),
 		kgo.SessionTimeout(cfg.SessionTimeout),
 		// A member that died while joining is waited for this long.
 		kgo.RebalanceTimeout(2*cfg.SessionTimeout),
@@ -86,6 +152,11 @@ func Join(ctx context.Context, cfg Config, opts []kgo.Opt, log *slog.Logger,
 		// owner reads for itself, from where ClickHouse says.
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtEnd()),
 	)
+	protocol, err := cfg.Protocol.settle(ctx, cfg.Admin)
+	if err != nil {
+		return nil, err
+	}
+	opts = append(opts, protocol.options()...)
 	if cfg.InstanceID != "" {
 		opts = append(opts, kgo.InstanceID(cfg.InstanceID))
 	}
@@ -93,6 +164,7 @@ func Join(ctx context.Context, cfg Config, opts []kgo.Opt, log *slog.Logger,
 	if err != nil {
 		return nil, fmt.Errorf("joining the group %s: %w", cfg.ID, err)
 	}
+	log.Info("joining the group", "group", cfg.ID, "protocol", protocol)
 	client.PauseFetchTopics(cfg.Topic)
 	m.client = client
 	return m, nil

@@ -6,16 +6,24 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/google/uuid"
 
 	"sluice/consumer/internal/batch"
+	"sluice/consumer/internal/failure"
 	"sluice/schemas/event"
 )
 
-// prefix marks metadata as ours; the number is the format's.
-const prefix = "sluice/1 "
+// name marks metadata as ours; what follows is the format's number.
+const (
+	name   = "sluice/"
+	prefix = name + "1 "
+)
+
+// ErrNewer: the metadata are of a format that this version does not know.
+var ErrNewer = fmt.Errorf("%w: the commit was written by a newer version of sluice, whose batch may be under way: run that version, or a newer one", failure.ErrMend)
 
 // Intent is committed to the group before a batch is written, at the batch's
 // first offset. Brokers allow 4,096 bytes by default (offset.metadata.max.bytes);
@@ -60,10 +68,15 @@ func (i Intent) Metadata() string {
 	return prefix + string(b)
 }
 
-// Parse reads a commit's metadata. ok is false when it isn't ours.
+// Parse reads a commit's metadata. ok is false when it isn't ours. The error is
+// [ErrNewer] for another format of ours, or says that ours can't be read.
 func Parse(metadata string) (i Intent, ok bool, err error) {
 	text, ours := strings.CutPrefix(metadata, prefix)
 	if !ours {
+		number, of, _ := strings.Cut(strings.TrimPrefix(metadata, name), " ")
+		if n, err := strconv.Atoi(number); strings.HasPrefix(metadata, name) && of != "" && err == nil && n > 1 {
+			return Intent{}, false, ErrNewer
+		}
 		return Intent{}, false, nil
 	}
 	if err := json.Unmarshal([]byte(text), &i); err != nil {
@@ -75,5 +88,10 @@ func Parse(metadata string) (i Intent, ok bool, err error) {
 // Token names the INSERT of a batch: exactly what its block holds, since
 // ClickHouse takes the token's word for it.
 func Token(topicID uuid.UUID, partition int32, first, last int64, hash string) string {
-	return fmt.Sprintf("sluice/%s/%d/%d/%d/%s", topicID, partition, first, last, hash)
+	return fmt.Sprintf("%s%d/%d/%s", TokenPrefix(topicID, partition), first, last, hash)
+}
+
+// TokenPrefix is how every token of one log begins.
+func TokenPrefix(logID uuid.UUID, partition int32) string {
+	return fmt.Sprintf("%s%s/%d/", name, logID, partition)
 }

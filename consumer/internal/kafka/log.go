@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -25,6 +26,25 @@ type Log struct {
 	producer *kgo.Client
 	admin    *kadm.Client
 	names    Names
+	count    atomic.Int32
+}
+
+// countAge is how old the topic's partition count may become.
+const countAge = 5 * time.Second
+
+// homeward sends a record of the events' topic where its sender says, so that
+// what is forwarded cannot come back by a partition count that is out of date;
+// other topics' records by their key.
+type homeward struct {
+	kgo.Partitioner
+	topic string
+}
+
+func (h homeward) ForTopic(name string) kgo.TopicPartitioner {
+	if name == h.topic {
+		return kgo.ManualPartitioner().ForTopic(name)
+	}
+	return h.Partitioner.ForTopic(name)
 }
 
 // Names are the topics and the group.
@@ -33,10 +53,12 @@ type Names struct{ Topic, DeadLetters, Group string }
 // New returns a Log whose clients have opts. Close it when its owners ended.
 func New(opts []kgo.Opt, names Names) (*Log, error) {
 	producer, err := kgo.NewClient(append(opts[:len(opts):len(opts)],
-		// Idempotent, acks=all and the murmur2 partitioner are the defaults,
-		// and this service's promises rest on all three.
+		// Idempotent and acks=all are the defaults, and this service's
+		// promises rest on both.
 		kgo.RequiredAcks(kgo.AllISRAcks()),
-		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)),
+		kgo.RecordPartitioner(homeward{kgo.StickyKeyPartitioner(nil), names.Topic}),
+		// A partition that was added must be known before records go there.
+		kgo.MetadataMaxAge(countAge), kgo.MetadataMinAge(time.Second),
 		kgo.ProducerBatchMaxBytes(16<<20), // the topic's own bound decides
 	)...)
 	if err != nil {
@@ -62,6 +84,44 @@ func (l *Log) Topic(ctx context.Context) (uuid.UUID, int32, error) {
 		return uuid.Nil, 0, fmt.Errorf("topic %s: %w (\"consumer topics ensure\" creates it)", l.names.Topic, t.Err)
 	}
 	return uuid.UUID(t.ID), int32(len(t.Partitions)), nil
+}
+
+// Watch asks for the partition count every few seconds until ctx ends; see
+// [Log.Partitions].
+func (l *Log) Watch(ctx context.Context) {
+	for {
+		if _, n, err := l.Topic(ctx); err == nil {
+			l.count.Store(n)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(countAge):
+		}
+	}
+}
+
+// Partitions is the topic's partition count as [Log.Watch] last heard of it; 0
+// while it is unknown.
+func (l *Log) Partitions() int32 { return l.count.Load() }
+
+// EpochEnd is where a leader epoch of a partition ended (KIP-320); known is
+// false when the broker can't tell.
+func (l *Log) EpochEnd(ctx context.Context, p, epoch int32) (end int64, known bool, err error) {
+	var req kadm.OffsetForLeaderEpochRequest
+	req.Add(l.names.Topic, p, epoch)
+	ends, err := l.admin.OffsetForLeaderEpoch(ctx, req)
+	if err != nil {
+		return 0, false, fmt.Errorf("where epoch %d of partition %d ended: %w", epoch, p, err)
+	}
+	e, ok := ends[l.names.Topic][p]
+	if !ok {
+		return 0, false, nil
+	}
+	if e.Err != nil {
+		return 0, false, fmt.Errorf("where epoch %d of partition %d ended: %w", epoch, p, e.Err)
+	}
+	return e.EndOffset, e.EndOffset >= 0 && e.LeaderEpoch >= 0, nil
 }
 
 // Where tells where a partition stands.
@@ -207,7 +267,7 @@ func (l *Log) Forward(ctx context.Context, self topic.Origin, moved []*batch.Rec
 	for i, r := range moved {
 		origin := topic.Origin{TopicID: self.TopicID, Partition: self.Partition, Offset: r.Offset}
 		records[i] = &kgo.Record{
-			Topic: l.names.Topic, Key: r.Event.AppendKey(nil), Value: r.Value, Timestamp: r.Timestamp,
+			Topic: l.names.Topic, Partition: r.Home, Key: r.Event.AppendKey(nil), Value: r.Value, Timestamp: r.Timestamp,
 			Headers: append(headersOf(r.Headers), kgo.RecordHeader{Key: topic.HeaderForwardedFrom, Value: []byte(origin.String())}),
 		}
 	}
@@ -232,6 +292,11 @@ type Owned struct {
 // Where implements [partition.Log].
 func (o Owned) Where(ctx context.Context) (partition.Where, error) {
 	return o.Log.Where(ctx, o.Partition)
+}
+
+// EpochEnd implements [partition.Log].
+func (o Owned) EpochEnd(ctx context.Context, epoch int32) (int64, bool, error) {
+	return o.Log.EpochEnd(ctx, o.Partition, epoch)
 }
 
 // Open implements [partition.Log].

@@ -1,5 +1,5 @@
 // Package partition owns one partition from first record to commit: the intent
-// protocol of deploy/docs/design.md. It knows no Kafka client and no driver;
+// protocol of deploy/docs/protocol.md. It knows no Kafka client and no driver;
 // what it needs of both stands in its interfaces.
 package partition
 
@@ -11,9 +11,11 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/time/rate"
 
 	"sluice/consumer/internal/batch"
 	"sluice/consumer/internal/dedup"
+	"sluice/consumer/internal/failure"
 	"sluice/consumer/internal/index"
 	"sluice/consumer/internal/intent"
 	"sluice/consumer/internal/store"
@@ -29,7 +31,14 @@ type Store interface {
 	FatesIn(ctx context.Context, self topic.Origin, first, last int64) (map[int64]dedup.Fate, error)
 	Rows(ctx context.Context, token string, self topic.Origin, rows []*batch.Record) error
 	Journal(ctx context.Context, token, topicName string, self topic.Origin, entries []store.Entry) error
-	Stop(ctx context.Context, token string) error
+	// Stop ends every statement of a log that still runs, whoever began it.
+	Stop(ctx context.Context, self topic.Origin) error
+	// Barriers are the highest partition count journaled by each partition.
+	Barriers(ctx context.Context, topicID uuid.UUID) (map[int32]int32, error)
+	// Cuts are the logs that followed self's, in order.
+	Cuts(ctx context.Context, self topic.Origin) ([]store.Cut, error)
+	// LastBatch is the journaled batch with records that ends highest.
+	LastBatch(ctx context.Context, self topic.Origin) (store.LastBatch, bool, error)
 }
 
 // Log is the partition in Kafka.
@@ -37,6 +46,9 @@ type Log interface {
 	// Where tells the topic's id and partition count, the log's first offset
 	// and its end, and the group's commit for this partition.
 	Where(ctx context.Context) (Where, error)
+	// EpochEnd is the offset at which a leader epoch ended (KIP-320); known is
+	// false when the broker can't tell.
+	EpochEnd(ctx context.Context, epoch int32) (end int64, known bool, err error)
 	// Open reads the partition from an offset on.
 	Open(from int64) (Reader, error)
 	// Commit commits offset for the group, with metadata, as a member of it:
@@ -78,6 +90,14 @@ type Config struct {
 	// IntentFresh bounds the time from an intent's acknowledgement to its
 	// INSERT; past it the intent is committed again first.
 	IntentFresh time.Duration
+	// Partitions tells the topic's partition count as it was last heard of; 0
+	// while it is unknown. It may be nil.
+	Partitions func() int32
+	// Budget is shared by all owners of a process: a batch that is not full
+	// waits for its turn, and grows meanwhile. It may be nil.
+	Budget *rate.Limiter
+	// At is called at each point of the protocol, for tests. It may be nil.
+	At func(Point) error
 	// IndexKeys is the most recent keys kept in memory, IndexAge how far back
 	// they are loaded at the start.
 	IndexKeys int
@@ -94,7 +114,9 @@ type Owner struct {
 	observe Observer
 	rereads chan Reread
 
-	self       topic.Origin // of the next offset to decide
+	topicID    uuid.UUID
+	self       topic.Origin // the log's id and partition
+	segments   []segment    // the log ids of the partition; the last is self's
 	partitions int32
 	decoder    *batch.Decoder
 	index      *index.Index
@@ -104,17 +126,22 @@ type Owner struct {
 	next       int64         // the journal's end
 	compareTo  int64         // up to here something may be decided already
 	islands    []store.Range // journaled ranges beyond next, past a gap
-	cap        int64         // the open intent's last offset: the next batch ends there
+	bound      store.Range   // an intent's range that no one has journaled
 	open       bool          // an intent is acknowledged and not closed
-	sent       *sentIntent
+	sent       *sentIntent   // the last intent sent
+	answered   time.Time     // when its answer was seen; zero: not yet
 }
 
-// sentIntent is an intent whose acknowledgement has not been seen. It may stand
-// in the group or arrive there yet, so no other may follow it.
+// sentIntent is an intent with the offset it is committed at. While its answer
+// has not been seen it may stand in the group or arrive there yet, so no other
+// may follow it.
 type sentIntent struct {
 	first int64
 	in    intent.Intent
 }
+
+// within tells that next lies in an intent's range: the next batch is that.
+func (o *Owner) within() bool { return o.next >= o.bound.First && o.next < o.bound.End }
 
 // Observer is told what the owner does; its methods must return at once.
 type Observer interface {
@@ -148,11 +175,21 @@ func (o *Owner) Run(ctx context.Context, stop <-chan struct{}) {
 		if err == nil || ctx.Err() != nil {
 			return
 		}
-		if time.Since(began) > most {
+		if errors.Is(err, errAnew) {
+			o.logger.Info("recovering anew", "reason", err)
+			continue
+		}
+		class := failure.Of(err)
+		switch {
+		case class == failure.Over:
+			return
+		case class == failure.Halt:
+			wait = most
+		case time.Since(began) > most:
 			wait = least
 		}
 		o.observe.Halted(o.cfg.Partition, err)
-		o.logger.Warn("the partition halts and recovers", "error", err, "again_in", wait)
+		o.logger.Warn("the partition halts and recovers", "class", class, "error", err, "again_in", wait)
 		select {
 		case <-ctx.Done():
 			return
@@ -169,12 +206,18 @@ func (o *Owner) run(ctx context.Context, stop <-chan struct{}) error {
 		return fmt.Errorf("recovering: %w", err)
 	}
 	o.observe.Halted(o.cfg.Partition, nil)
+	if err := o.at(PointRecovered); err != nil {
+		return err
+	}
 	for {
+		if o.cfg.Partitions != nil && o.cfg.Partitions() > o.partitions {
+			return fmt.Errorf("%w: partitions were added", errAnew)
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-stop:
-			if o.cap >= o.next {
+			if o.within() {
 				return nil // another's open intent is not ours to close
 			}
 			return o.close(ctx)
@@ -193,8 +236,8 @@ func (o *Owner) run(ctx context.Context, stop <-chan struct{}) error {
 			return err
 		}
 		if len(b.Records) == 0 {
-			if o.cap >= o.next || o.bridge() {
-				continue // the intent's range is not whole, or an island comes next
+			if o.within() || o.bridge() {
+				continue // the intent's range is not whole, or something else comes next
 			}
 			if err := o.close(ctx); err != nil {
 				return err
@@ -212,13 +255,19 @@ func (o *Owner) close(ctx context.Context) error {
 	if !o.open {
 		return nil
 	}
+	if err := o.at(PointClose); err != nil {
+		return err
+	}
 	err := o.log.Commit(ctx, o.next, intent.ClosedAt(o.next, o.self.TopicID, o.partitions).Metadata())
 	if err != nil {
 		return fmt.Errorf("closing at offset %d: %w", o.next, err)
 	}
 	o.open = false
-	return nil
+	return o.at(PointClosed)
 }
+
+// errAnew ends a run that recovers at once: nothing is wrong.
+var errAnew = errors.New("what was known has changed")
 
 func (o *Owner) closeReader() {
 	if o.ahead != nil {
@@ -249,16 +298,26 @@ func (o *Owner) form(ctx context.Context, stop <-chan struct{}) (*batch.Batch, e
 		idle = o.cfg.CloseAfter
 	}
 	age := o.cfg.Limits.Age
-	if o.cap >= o.next { // an open intent's range must come whole
+	if o.within() { // an open intent's range must come whole
 		idle, age = rangeBound, rangeBound
 	}
 	var deadline time.Time
+	var turn *rate.Reservation
+	defer func() {
+		if turn != nil && len(b.Records) == 0 {
+			turn.Cancel()
+		}
+	}()
 	for {
 		if full := o.fill(b, o.ceiling()); full || len(b.Records) >= o.cfg.Limits.Rows {
 			return b, nil
 		}
 		if len(b.Records) > 0 && deadline.IsZero() {
 			deadline = time.Now().Add(age)
+			if o.cfg.Budget != nil && !o.within() {
+				turn = o.cfg.Budget.Reserve()
+				deadline = time.Now().Add(max(age, turn.Delay()))
+			}
 		}
 		wait := idle
 		if !deadline.IsZero() {
@@ -266,12 +325,12 @@ func (o *Owner) form(ctx context.Context, stop <-chan struct{}) (*batch.Batch, e
 		}
 		records, err := o.ahead.next(ctx, stop, wait)
 		switch {
-		case errors.Is(err, errQuiet) && o.cap < o.next:
+		case errors.Is(err, errQuiet) && !o.within():
 			return b, nil
 		case errors.Is(err, errQuiet) && stopped(stop):
 			return b.Reset(o.next), nil
 		case errors.Is(err, errQuiet):
-			return nil, fmt.Errorf("the records of the open intent, up to offset %d, did not all come within %s", o.cap, rangeBound)
+			return nil, fmt.Errorf("the records of the open intent, up to offset %d, did not all come within %s", o.bound.End-1, rangeBound)
 		case err != nil:
 			return nil, err
 		}
@@ -293,17 +352,17 @@ func (o *Owner) take(records []batch.Record) {
 
 // ceiling is the last offset the batch at hand may reach: an open intent's
 // range is written again as it was, and what must be compared is not mixed with
-// what is new.
+// what is new. -1: any.
 func (o *Owner) ceiling() int64 {
+	if o.within() {
+		return o.bound.End - 1
+	}
 	at := int64(-1)
-	switch {
-	case o.cap >= o.next:
-		return o.cap
-	case o.compareTo >= o.next:
+	if o.compareTo >= o.next {
 		at = o.compareTo
 	}
-	if len(o.islands) > 0 && (at < 0 || at >= o.islands[0].First) {
-		at = o.islands[0].First - 1
+	if edge := o.edge(); edge >= 0 && (at < 0 || at >= edge) {
+		at = edge - 1
 	}
 	return at
 }
@@ -331,5 +390,5 @@ func (o *Owner) fill(b *batch.Batch, ceiling int64) bool {
 // fits applies the limits, but not inside an open intent's range: that batch
 // was formed under the limits of its time.
 func (o *Owner) fits(b *batch.Batch, r *batch.Record) bool {
-	return o.cap >= r.Offset || b.Fits(r, o.cfg.Limits)
+	return o.within() && r.Offset < o.bound.End || b.Fits(r, o.cfg.Limits)
 }

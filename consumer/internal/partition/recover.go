@@ -2,13 +2,18 @@ package partition
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
+
+	"github.com/google/uuid"
 
 	"sluice/consumer/internal/batch"
 	"sluice/consumer/internal/dedup"
 	"sluice/consumer/internal/index"
 	"sluice/consumer/internal/intent"
+	"sluice/consumer/internal/mutant"
 	"sluice/consumer/internal/store"
 	"sluice/schemas/topic"
 )
@@ -17,29 +22,23 @@ import (
 // an earlier owner left open stopped and marked for comparison. The group's
 // commit is a hint, never proof.
 func (o *Owner) recover(ctx context.Context) error {
-	o.open, o.cap = false, -1
+	o.open, o.bound = false, store.Range{}
 	w, err := o.log.Where(ctx)
 	if err != nil {
 		return err
 	}
-	o.self = topic.Origin{TopicID: w.TopicID, Partition: o.cfg.Partition}
+	o.topicID, o.self = w.TopicID, topic.Origin{TopicID: w.TopicID, Partition: o.cfg.Partition}
 	o.partitions = w.Partitions
 	o.decoder = batch.NewDecoder(w.Partitions)
-
-	in, ours, err := intent.Parse(w.Metadata)
+	in, ours, err := o.found(w)
 	if err != nil {
-		o.logger.Warn("an unreadable commit counts as none of ours", "error", err)
+		return err
 	}
-	if ours && in.TopicID == w.TopicID && !in.Closed {
-		token := intent.Token(w.TopicID, o.cfg.Partition, w.Committed, in.Last, in.Hash)
-		if err := o.store.Stop(ctx, token); err != nil {
-			return err
-		}
-		o.open = true
-	}
-	// Asked after the statement is gone: it can't write behind our back.
-	seen, err := o.store.Seen(ctx, o.self)
+	seen, err := o.seen(ctx, w)
 	if err != nil {
+		return err
+	}
+	if err := o.barrier(ctx); err != nil {
 		return err
 	}
 	o.next, o.compareTo, o.islands = max(seen.End, 0), seen.Beyond, seen.Islands
@@ -47,32 +46,23 @@ func (o *Owner) recover(ctx context.Context) error {
 		o.logger.Warn("the journal has a gap: deciding it again, by comparison", "from", o.next, "to", o.islands[0].First)
 	}
 	if seen.End < 0 {
-		o.next = w.Start
+		o.next = max(w.Start, o.from())
 	}
-	if o.next > w.End {
-		return fmt.Errorf("the log ends at offset %d but the journal at %d: records that were decided are gone from it; check the topic for an unclean leader election or a restored broker", w.End, o.next)
+	if mutant.On("start-at-commit") && w.Committed >= 0 {
+		o.next = w.Committed
+	}
+	if mutant.On("jump-taken-for-done") && w.Committed > o.next {
+		o.next = w.Committed
 	}
 	if o.next < w.Start {
 		if err := o.lost(ctx, o.next, w.Start-1); err != nil {
 			return err
 		}
 	}
-	if o.open && w.Committed == o.next && in.Last >= o.next {
-		o.cap, o.compareTo = in.Last, max(o.compareTo, in.Last)
-	}
-	if o.sent != nil && o.sent.first == o.next {
-		o.cap, o.compareTo = o.sent.in.Last, max(o.compareTo, o.sent.in.Last)
-	}
+	o.expect(w, in, ours)
 	if err := o.load(ctx); err != nil {
 		return err
 	}
-	// What was written before and then deleted has left its tokens behind, and
-	// a block under one of them is dropped. So what may have been written is
-	// compared afterwards: all before the commit, or, without one, all there is.
-	if w.Committed < 0 {
-		o.compareTo = max(o.compareTo, w.End-1)
-	}
-	o.compareTo = max(o.compareTo, min(w.Committed, w.End)-1)
 	if w.Committed > o.next {
 		o.logger.Warn("the group's offset lies past what ClickHouse has: going back to the journal's end", "committed", w.Committed, "journal_end", o.next)
 	}
@@ -88,6 +78,87 @@ func (o *Owner) recover(ctx context.Context) error {
 	return nil
 }
 
+// found reads the group's commit. What may be under way by rules we don't know
+// must not be joined.
+func (o *Owner) found(w Where) (in intent.Intent, ours bool, err error) {
+	in, ours, err = intent.Parse(w.Metadata)
+	switch {
+	case errors.Is(err, intent.ErrNewer):
+		return in, false, fmt.Errorf("offset %d of the group: %w", w.Committed, err)
+	case err != nil:
+		// Cut short, or written over. Every statement of the partition is ended
+		// before anything is compared, so nothing is lost by not knowing it.
+		o.logger.Warn("an unreadable commit counts as none of ours", "error", err)
+		return intent.Intent{}, false, nil
+	}
+	return in, ours, nil
+}
+
+// seen asks what ClickHouse has of the log, following it over its cuts, once no
+// statement of it runs any more.
+func (o *Owner) seen(ctx context.Context, w Where) (store.Seen, error) {
+	var none store.Seen
+	if err := o.follow(ctx); err != nil {
+		return none, err
+	}
+	for _, s := range o.segments {
+		if mutant.On("no-stop") {
+			break
+		}
+		if err := o.store.Stop(ctx, topic.Origin{TopicID: s.id, Partition: o.cfg.Partition}); err != nil {
+			return none, err
+		}
+	}
+	seen, err := o.store.Seen(ctx, o.self)
+	if err != nil || seen.End < 0 {
+		return seen, err
+	}
+	at, whole, err := o.uncut(ctx, w.End, seen.End)
+	if err != nil || whole {
+		return seen, err
+	}
+	if err := o.cut(ctx, at, seen.End, seen.Beyond+1); err != nil {
+		return none, err
+	}
+	return none, fmt.Errorf("%w: the log was cut at offset %d", errAnew, at)
+}
+
+// expect sets what must be compared, and which range was begun.
+func (o *Owner) expect(w Where, in intent.Intent, ours bool) {
+	// What was written before and then deleted has left its tokens behind, and
+	// a block under one of them is dropped. So what may have been written is
+	// compared afterwards: all before the commit, or, without one, all there is.
+	if w.Committed < 0 {
+		o.compareTo = max(o.compareTo, w.End-1)
+	}
+	o.compareTo = max(o.compareTo, min(w.Committed, w.End)-1)
+	if mutant.On("changed-intent") {
+		return
+	}
+	if ours && in.TopicID == o.self.TopicID && !in.Closed {
+		o.open = true
+		o.bind(w.Committed, in)
+	}
+	// Sent and not answered: it stands in the group, or arrives there yet.
+	if o.sent != nil && o.answered.IsZero() && o.sent.in.TopicID == o.self.TopicID {
+		o.bind(o.sent.first, o.sent.in)
+	}
+}
+
+// bind makes an intent's range, where it is not journaled, a batch of its own.
+func (o *Owner) bind(first int64, in intent.Intent) {
+	if in.Reread > 0 || in.Last < o.next {
+		return
+	}
+	for _, island := range o.islands {
+		if first < island.End && in.Last >= island.First {
+			return
+		}
+	}
+	o.bound = store.Range{First: first, End: in.Last + 1}
+	o.compareTo = max(o.compareTo, in.Last)
+}
+
 // goBack reads a journaled range again where the group's offset asks for it:
 // an operator set it back, or an owner died while it did this.
 func (o *Owner) goBack(ctx context.Context, w Where, in intent.Intent, ours bool) error {
@@ -97,7 +168,7 @@ func (o *Owner) goBack(ctx context.Context, w Where, in intent.Intent, ours bool
 		return nil
 	case !ours:
 		o.logger.Info("the group's offset was set back: comparing again from there", "committed", w.Committed, "journal_end", o.next)
-	case in.TopicID == w.TopicID && in.Reread > 0 && !in.Closed:
+	case o.knows(in.TopicID) && in.Reread > 0 && !in.Closed:
 		to = min(in.Reread, o.next)
 	default:
 		return nil
@@ -109,6 +180,11 @@ func (o *Owner) goBack(ctx context.Context, w Where, in intent.Intent, ours bool
 	return nil
 }
 
+// knows tells whether id is of this partition's log, as it is or was.
+func (o *Owner) knows(id uuid.UUID) bool {
+	return slices.ContainsFunc(o.segments, func(s segment) bool { return s.id == id })
+}
+
 // load fills the index with what ClickHouse has of recent keys.
 func (o *Owner) load(ctx context.Context) error {
 	// Which keys are kept in memory decides nothing, so our clock may choose.
@@ -116,14 +192,36 @@ func (o *Owner) load(ctx context.Context) error {
 	return o.store.Since(ctx, o.index.Floor(), o.cfg.Partition, o.partitions, o.index.Add)
 }
 
-// lost journals that the log no longer has what would have come next.
+// lost journals that the log no longer has what would have come next. What of
+// it became a row, or has a fate, before its batch was journaled is not lost.
 func (o *Owner) lost(ctx context.Context, first, last int64) error {
-	n := uint64(last - first + 1)
-	o.logger.Error("records are lost: the log no longer has them and ClickHouse never had", "first", first, "last", last)
-	entries := []store.Entry{
-		{Offset: first, Last: last, Fate: dedup.Lost, Records: n, Detail: "deleted from the log before it was read"},
-		{Batch: true, Offset: first, Last: last, Records: n},
+	rows, err := o.store.RowsIn(ctx, o.self, first, last)
+	if err != nil {
+		return err
 	}
+	fates, err := o.store.FatesIn(ctx, o.self, first, last)
+	if err != nil {
+		return err
+	}
+	seen := len(rows)
+	for offset := range fates {
+		if _, row := rows[offset]; !row {
+			seen++
+		}
+	}
+	all := uint64(last - first + 1)
+	entries := make([]store.Entry, 0, 2)
+	if n := all - uint64(seen); n > 0 {
+		o.logger.Error("records are lost: the log no longer has them and ClickHouse never had", "first", first, "last", last, "records", n)
+		// At the range's last offset that has no fate: an entry's place is its
+		// own, and of two at one place only the first stands.
+		at := first
+		for _, taken := fates[at]; taken && at < last; _, taken = fates[at] {
+			at++
+		}
+		entries = append(entries, store.Entry{Offset: at, Last: last, Fate: dedup.Lost, Records: n, Epoch: -1, Detail: "deleted from the log before it was read"})
+	}
+	entries = append(entries, store.Entry{Kind: store.Batch, Offset: first, Last: last, Records: all, Rows: uint64(len(rows)), Epoch: -1})
 	token := intent.Token(o.self.TopicID, o.cfg.Partition, first, last, "lost")
 	if err := o.store.Journal(ctx, token, o.cfg.Topic, o.self, entries); err != nil {
 		return err

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/google/uuid"
-
 	"sluice/consumer/internal/batch"
 	"sluice/consumer/internal/dedup"
 	"sluice/consumer/internal/intent"
@@ -55,13 +53,33 @@ func (o *Owner) serve(ctx context.Context, r Reread) error {
 	if report == nil {
 		report = func(Progress) {}
 	}
-	err := o.reread(ctx, &p, report)
+	err := o.rereadSegments(ctx, &p, report)
 	p.Done, p.Err = err == nil, err
 	report(p)
 	if err == nil {
 		o.logger.Info("read again", "from", r.From, "to", p.To, "records", p.Records, "rows_written", p.Written, "fates_written", p.Journaled)
 	}
 	return err
+}
+
+// rereadSegments reads again what lies on each side of a cut under its own id.
+func (o *Owner) rereadSegments(ctx context.Context, p *Progress, report func(Progress)) error {
+	self, to := o.self, p.To
+	defer func() { o.self, p.To = self, to }()
+	for i, s := range o.segments {
+		end := to
+		if i+1 < len(o.segments) {
+			end = min(end, o.segments[i+1].from)
+		}
+		if p.Next >= end {
+			continue
+		}
+		o.self.TopicID, p.To = s.id, end
+		if err := o.reread(ctx, p, report); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (o *Owner) reread(ctx context.Context, p *Progress, report func(Progress)) error {
@@ -111,39 +129,19 @@ func (o *Owner) reread(ctx context.Context, p *Progress, report func(Progress)) 
 	return nil
 }
 
-// mend compares a journaled range and writes what is missing, under tokens of
-// its own: the range's old token could make ClickHouse drop the block.
+// mend compares a journaled range and writes what is missing.
 func (o *Owner) mend(ctx context.Context, b *batch.Batch, p *Progress) error {
-	decisions, err := o.decide(ctx, b, true)
+	w := writing{b: b, in: intent.Of(b, o.self.TopicID, o.partitions), compare: true}
+	w.in.Reread = p.To
+	s, err := o.write(ctx, &w)
 	if err != nil {
 		return err
 	}
-	s := o.sort(b, decisions)
-	lines := entries(decisions, b)
 	p.Records += len(b.Records)
-	if len(s.rows) == 0 && len(lines) == 0 {
-		return nil
-	}
-	in := intent.Of(b, o.self.TopicID, o.partitions)
-	in.Reread = p.To
-	if err := o.intend(ctx, b.First, in); err != nil {
-		return err
-	}
-	if err := o.away(ctx, s); err != nil {
-		return err
-	}
-	token := intent.Token(o.self.TopicID, o.cfg.Partition, b.First, in.Last, in.Hash) + "/mend/" + uuid.NewString()
-	if err := o.rows(ctx, token, s.rows, true); err != nil {
-		return err
-	}
-	if len(lines) > 0 {
-		if err := o.store.Journal(ctx, token, o.cfg.Topic, o.self, lines); err != nil {
-			return err
-		}
-	}
-	o.remember(s)
 	p.Written += len(s.rows)
-	p.Journaled += len(lines)
-	o.observe.Decided(o.cfg.Partition, map[dedup.Fate]int{}, len(s.rows), o.next)
+	p.Journaled += w.journaled
+	if len(s.rows)+w.journaled > 0 {
+		o.observe.Decided(o.cfg.Partition, map[dedup.Fate]int{}, len(s.rows), o.next)
+	}
 	return nil
 }

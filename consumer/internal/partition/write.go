@@ -9,61 +9,146 @@ import (
 
 	"sluice/consumer/internal/batch"
 	"sluice/consumer/internal/dedup"
+	"sluice/consumer/internal/failure"
 	"sluice/consumer/internal/intent"
+	"sluice/consumer/internal/mutant"
 	"sluice/consumer/internal/store"
 	"sluice/schemas/topic"
 )
 
-// live decides and writes the batch that follows the journal's end:
-// intent, dead letters and forwards, rows, journal.
+// live decides and writes the batch that follows the journal's end.
 func (o *Owner) live(ctx context.Context, b *batch.Batch) error {
+	if err := o.at(PointFetched); err != nil {
+		return err
+	}
 	compare := b.First <= o.compareTo
-	decisions, err := o.decide(ctx, b, compare)
+	w := writing{b: b, in: intent.Of(b, o.self.TopicID, o.partitions), compare: compare, live: true}
+	s, err := o.write(ctx, &w)
 	if err != nil {
 		return err
 	}
-	in := intent.Of(b, o.self.TopicID, o.partitions)
-	if err := o.intend(ctx, b.First, in); err != nil {
-		return err
-	}
-	acknowledged := time.Now()
+	o.next = w.in.Last + 1
+	o.observe.Decided(o.cfg.Partition, s.standing, len(s.rows), o.next)
+	return o.at(PointIndexed)
+}
 
-	sorted := o.sort(b, decisions)
-	if err := o.away(ctx, sorted); err != nil {
-		return err
-	}
-	// A process that was frozen may have lost the partition meanwhile. The
-	// broker refuses the repeated intent then, and nothing is written. The
-	// wall clock is read too: the monotonic one stops in some suspends.
-	if late(acknowledged, time.Now(), o.cfg.IntentFresh) {
-		if err := o.log.Commit(ctx, b.First, in.Metadata()); err != nil {
-			return fmt.Errorf("committing the intent %d to %d again: %w", b.First, in.Last, err)
+// writing is one batch on its way: a live one, or one that is read again.
+type writing struct {
+	b       *batch.Batch
+	in      intent.Intent
+	compare bool // something of it may have been decided before
+	live    bool // its range is to be journaled
+	refused int
+	// journaled is how many fates were written.
+	journaled int
+	away      map[int64]bool // dead letters and forwards that are acknowledged
+}
+
+// write takes a batch through the protocol: decide, intent, dead letters and
+// forwards, rows, journal. Where ClickHouse refuses rows, they become dead
+// letters and the whole batch is decided again: a later record of the same key
+// may be the row now.
+func (o *Owner) write(ctx context.Context, w *writing) (sorted, error) {
+	w.away = map[int64]bool{}
+	token := o.token(w)
+	for {
+		decisions, err := o.decide(ctx, w.b, w.compare)
+		if err != nil {
+			return sorted{}, err
 		}
+		if err := o.at(PointDecided); err != nil {
+			return sorted{}, err
+		}
+		s, lines := o.sort(w.b, decisions), entries(decisions, w.b)
+		if !w.live && len(s.rows) == 0 && len(lines) == 0 {
+			return s, nil // a range read again of which nothing is missing
+		}
+		if w.refused == 0 && !mutant.On("no-intent") && !mutant.On("intent-after-insert") {
+			if err := o.intend(ctx, w.b.First, w.in); err != nil {
+				return s, err
+			}
+		}
+		if mutant.On("journal-before-rows") {
+			if err := o.journal(ctx, token, w, s, lines); err != nil {
+				return s, err
+			}
+		}
+		if !mutant.On("letters-after-journal") {
+			if err := o.sendAway(ctx, w, s); err != nil {
+				return s, err
+			}
+		}
+		if mutant.On("index-before-rows") {
+			o.remember(s)
+		}
+		refused, err := o.rows(ctx, token, s.rows, w.compare)
+		if err != nil {
+			return s, err
+		}
+		if len(refused) > 0 && !mutant.On("refused-not-decided-again") {
+			if w.refused += len(refused); w.refused > mostRefused {
+				return s, fmt.Errorf("%w: ClickHouse refuses more than %d rows of one batch, which is the table's fault rather than theirs; the last: %s",
+					failure.ErrMend, mostRefused, refused[0].Detail)
+			}
+			w.compare = true
+			continue
+		}
+		if mutant.On("intent-after-insert") {
+			if err := o.intend(ctx, w.b.First, w.in); err != nil {
+				return s, err
+			}
+		}
+		if err := o.journal(ctx, token, w, s, lines); err != nil {
+			return s, err
+		}
+		if mutant.On("letters-after-journal") {
+			if err := o.sendAway(ctx, w, s); err != nil {
+				return s, err
+			}
+		}
+		o.remember(s)
+		return s, nil
 	}
-	token := intent.Token(o.self.TopicID, o.cfg.Partition, b.First, in.Last, in.Hash)
-	if err := o.rows(ctx, token, sorted.rows, compare); err != nil {
-		return err
+}
+
+// token names the batch's INSERT.
+func (o *Owner) token(w *writing) string {
+	switch {
+	case mutant.On("no-token"):
+		return uuid.NewString()
+	case mutant.On("token-without-topic-id"):
+		return intent.Token(uuid.Nil, o.cfg.Partition, w.b.First, w.in.Last, w.in.Hash)
+	case mutant.On("token-without-hash"):
+		return intent.Token(o.self.TopicID, o.cfg.Partition, w.b.First, w.in.Last, "")
 	}
-	lines := append(entries(decisions, b), store.Entry{
-		Batch: true, Offset: b.First, Last: in.Last, Records: uint64(len(b.Records)), Rows: uint64(sorted.standing[dedup.Row]),
-		Hash: b.Hash(), Epoch: in.Epoch,
-	})
-	if err := o.store.Journal(ctx, token, o.cfg.Topic, o.self, lines); err != nil {
-		return err
-	}
-	o.remember(sorted)
-	o.next = in.Last + 1
-	o.observe.Decided(o.cfg.Partition, sorted.standing, len(sorted.rows), o.next)
-	return nil
+	return intent.Token(o.self.TopicID, o.cfg.Partition, w.b.First, w.in.Last, w.in.Hash)
 }
 
 // intend commits an intent. Until its answer is seen it counts as sent.
 func (o *Owner) intend(ctx context.Context, first int64, in intent.Intent) error {
-	o.sent = &sentIntent{first: first, in: in}
+	if err := o.at(PointIntend); err != nil {
+		return err
+	}
+	o.sent, o.answered = &sentIntent{first: first, in: in}, time.Time{}
 	if err := o.log.Commit(ctx, first, in.Metadata()); err != nil {
 		return fmt.Errorf("committing the intent %d to %d: %w", first, in.Last, err)
 	}
-	o.sent, o.open = nil, true
+	o.open, o.answered = true, time.Now()
+	return o.at(PointIntended)
+}
+
+// fresh makes sure, before anything is written, that the intent was not
+// acknowledged too long ago. A process that was frozen may have lost the
+// partition meanwhile: the broker refuses the repeated intent then. The wall
+// clock is read too, since the monotonic one stops in some suspends.
+func (o *Owner) fresh(ctx context.Context) error {
+	if mutant.On("frozen-not-stopped") || o.sent == nil || !late(o.answered, time.Now(), o.cfg.IntentFresh) {
+		return nil
+	}
+	if err := o.log.Commit(ctx, o.sent.first, o.sent.in.Metadata()); err != nil {
+		return fmt.Errorf("committing the intent %d to %d again: %w", o.sent.first, o.sent.in.Last, err)
+	}
+	o.answered = time.Now()
 	return nil
 }
 
@@ -74,7 +159,7 @@ func late(from, now time.Time, bound time.Duration) bool {
 // decide applies the rule. compare asks first what has been decided already.
 func (o *Owner) decide(ctx context.Context, b *batch.Batch, compare bool) ([]dedup.Decision, error) {
 	var known dedup.Known
-	if compare {
+	if compare && !mutant.On("no-comparison") {
 		var err error
 		if known.Rows, err = o.store.RowsIn(ctx, o.self, b.First, b.Last()); err != nil {
 			return nil, err
@@ -87,7 +172,7 @@ func (o *Owner) decide(ctx context.Context, b *batch.Batch, compare bool) ([]ded
 	asked := map[uuid.UUID]struct{}{}
 	for i := range b.Records {
 		r := &b.Records[i]
-		if r.Reason != "" || r.Home != o.cfg.Partition || o.index.Knows(r.Event.OccurredAt) {
+		if r.Reason != "" || r.Home != o.cfg.Partition && !mutant.On("misplaced-decided-in-place") || o.index.Knows(r.Event.OccurredAt) {
 			continue
 		}
 		if _, ok := asked[r.ID]; !ok {
@@ -135,56 +220,72 @@ func (o *Owner) sort(b *batch.Batch, decisions []dedup.Decision) sorted {
 	return s
 }
 
-// away sends what does not stay here; it is acknowledged before the journal
+// sendAway sends what does not stay here; it is acknowledged before the journal
 // says so.
-func (o *Owner) away(ctx context.Context, s sorted) error {
-	if len(s.dead) > 0 {
-		if err := o.log.DeadLetter(ctx, o.self, s.dead); err != nil {
-			return fmt.Errorf("writing %d dead letters: %w", len(s.dead), err)
+func (o *Owner) sendAway(ctx context.Context, w *writing, s sorted) error {
+	dead, forward := w.pending(s.dead), w.pending(s.forward)
+	if len(dead) > 0 {
+		if err := o.at(PointLetters); err != nil {
+			return err
+		}
+		if err := o.log.DeadLetter(ctx, o.self, dead); err != nil {
+			return fmt.Errorf("writing %d dead letters: %w", len(dead), err)
+		}
+		if err := o.at(PointLettered); err != nil {
+			return err
 		}
 	}
-	if len(s.forward) > 0 {
-		if err := o.log.Forward(ctx, o.self, s.forward); err != nil {
-			return fmt.Errorf("forwarding %d records: %w", len(s.forward), err)
+	if len(forward) > 0 {
+		if err := o.at(PointForward); err != nil {
+			return err
 		}
+		if err := o.log.Forward(ctx, o.self, forward); err != nil {
+			return fmt.Errorf("forwarding %d records: %w", len(forward), err)
+		}
+		if err := o.at(PointForwarded); err != nil {
+			return err
+		}
+	}
+	for _, r := range append(dead, forward...) {
+		w.away[r.Offset] = true
 	}
 	return nil
 }
 
-// rows writes rows under token. When earlier attempts may have been made, the
-// table is compared afterwards: a token that was used before makes ClickHouse
-// drop the block and report success.
-func (o *Owner) rows(ctx context.Context, token string, rows []*batch.Record, compare bool) error {
-	for attempt := 0; len(rows) > 0; attempt++ {
-		if attempt > 3 {
-			return fmt.Errorf("%d rows are not in event_log although ClickHouse took them", len(rows))
-		}
-		if attempt > 0 { // the comparison proved them missing
-			token += "/mend/" + uuid.NewString()
-		}
-		if err := o.store.Rows(ctx, token, o.self, rows); err != nil {
-			return err
-		}
-		if !compare {
-			return nil
-		}
-		have, err := o.store.RowsIn(ctx, o.self, rows[0].Offset, rows[len(rows)-1].Offset)
-		if err != nil {
-			return err
-		}
-		rows = missing(rows, have)
-	}
-	return nil
-}
-
-func missing(rows []*batch.Record, have map[int64]uuid.UUID) []*batch.Record {
+// pending are those of records that have not been sent away yet.
+func (w *writing) pending(records []*batch.Record) []*batch.Record {
 	var out []*batch.Record
-	for _, r := range rows {
-		if have[r.Offset] != r.ID {
+	for _, r := range records {
+		if !w.away[r.Offset] {
 			out = append(out, r)
 		}
 	}
 	return out
+}
+
+// journal writes the batch's fates and, of a live one, that its range is done.
+func (o *Owner) journal(ctx context.Context, token string, w *writing, s sorted, lines []store.Entry) error {
+	fates := len(lines)
+	if w.live {
+		lines = append(lines, store.Entry{
+			Kind: store.Batch, Offset: w.b.First, Last: w.in.Last, Records: uint64(len(w.b.Records)), Rows: uint64(s.standing[dedup.Row]),
+			Hash: w.b.Hash(), Epoch: w.in.Epoch,
+		})
+	}
+	if len(lines) == 0 {
+		return nil
+	}
+	if err := o.fresh(ctx); err != nil {
+		return err
+	}
+	if err := o.at(PointJournal); err != nil {
+		return err
+	}
+	w.journaled = fates
+	if err := o.store.Journal(ctx, token, o.cfg.Topic, o.self, lines); err != nil {
+		return err
+	}
+	return o.at(PointJournaled)
 }
 
 // entries are the journal's lines for what is newly decided not to be a row.

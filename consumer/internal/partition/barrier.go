@@ -1,0 +1,53 @@
+package partition
+
+import (
+	"context"
+	"fmt"
+
+	"sluice/consumer/internal/intent"
+	"sluice/consumer/internal/mutant"
+	"sluice/consumer/internal/store"
+)
+
+// barrier holds the owner back until no other decides by an older partition
+// count: keys move when partitions are added, and two owners of one key would
+// make two rows of it. It writes its own barrier before it reads the others', as
+// they do, so that of two owners at least one sees the other.
+func (o *Owner) barrier(ctx context.Context) error {
+	if mutant.On("no-barrier") {
+		return nil
+	}
+	topicID := o.topicID
+	known, err := o.store.Barriers(ctx, topicID)
+	if err != nil {
+		return err
+	}
+	if known[o.cfg.Partition] < o.partitions {
+		n := int64(o.partitions)
+		self := o.self
+		self.TopicID = topicID
+		err := o.store.Journal(ctx, intent.Token(topicID, o.cfg.Partition, n, n, "barrier"), o.cfg.Topic, self,
+			[]store.Entry{{Kind: store.Barrier, Offset: n, Last: n, Epoch: -1}})
+		if err != nil {
+			return err
+		}
+		if known, err = o.store.Barriers(ctx, topicID); err != nil {
+			return err
+		}
+	}
+	older := int32(0)
+	for _, n := range known {
+		if n > o.partitions {
+			return fmt.Errorf("partition %d decides by a topic of %d partitions, and the broker says %d: its metadata are old", o.cfg.Partition, n, o.partitions)
+		}
+		if n < o.partitions {
+			older = max(older, n)
+		}
+	}
+	for p := range older {
+		if known[p] < o.partitions {
+			return fmt.Errorf("partitions were added: waiting until partition %d decides by %d partitions too; its owner says so as soon as it runs", p, o.partitions)
+		}
+	}
+	return nil
+}
