@@ -9,13 +9,17 @@ CLICKHOUSE_PORT     ?= 8123
 KAFKA_PORT          ?= 9092
 # Partitions of the events topic, when it is created.
 PARTITIONS          ?= 4
+# The broker of `make run`: kfake needs nothing, apache is Kafka itself and needs
+# Java and Maven. Each keeps its own log.
+BROKER              ?= kfake
 # 1: the local broker fsyncs every batch before it acknowledges it.
 SYNC_WRITES         ?= 0
-export HTTP_PORT INGEST_ADMIN_PORT CONSUMER_ADMIN_PORT CLICKHOUSE_PORT KAFKA_PORT PARTITIONS SYNC_WRITES
+export HTTP_PORT INGEST_ADMIN_PORT CONSUMER_ADMIN_PORT CLICKHOUSE_PORT KAFKA_PORT PARTITIONS BROKER SYNC_WRITES
 
 # For `make consumer` and `make ingest`: the command and its flags.
 ARGS ?=
-# For `make fuzz` and `make bench`: how long each target or benchmark takes.
+# For `make fuzz`, `make bench` and `make chaos`: how long each target, each
+# benchmark or all rounds take.
 TIME ?=
 # The race detector needs a C compiler; without one the tests run without it.
 RACE ?= $(if $(shell command -v "$$(go env CC 2>/dev/null || echo cc)"),-race)
@@ -27,7 +31,7 @@ GOLANGCI := v2.15.0
 LINT     := $(BIN)/golangci-lint-$(GOLANGCI)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build supervisor engine clean-local env consumer ingest demo test vet lint bench fuzz go
+.PHONY: help run build supervisor engine clean-local env consumer ingest demo test test-kafka kafka vet lint bench chaos fuzz go
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -70,6 +74,13 @@ demo: go ## post a real sample to a running `make run`, part of it twice, and lo
 test: engine ## every test but the long ones
 	go test $(RACE) -timeout 15m $(PKG)
 
+test-kafka: engine kafka ## the consumer on Apache Kafka itself, with one broker and with three (RUN= a pattern of tests)
+	go test -tags apachekafka -timeout 30m -count=1 $(if $(RUN),-run '$(RUN)') ./deploy/local/apache
+	go test -tags apachekafka -timeout 30m -count=1 -run '$(or $(RUN),^TestApache)' ./consumer
+
+kafka: supervisor ## install Apache Kafka (54 MB, by Maven) if it is missing
+	@$(BIN)/supervisor install-kafka
+
 vet: go ## go vet
 	go vet ./...
 
@@ -81,6 +92,10 @@ $(LINT): | go
 	@mkdir -p $(BIN)/building
 	@GOBIN=$(CURDIR)/$(BIN)/building go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI)
 	@mv $(BIN)/building/golangci-lint $@
+
+chaos: build engine ## break everything at random, ROUNDS= times or for TIME= (SEED= repeats, BROKER=apache)
+	@CGO_ENABLED=0 go build -o $(BIN)/chaos ./deploy/chaos
+	@ROUNDS='$(ROUNDS)' TIME='$(TIME)' SEED='$(SEED)' BROKER='$(BROKER)' exec $(BIN)/chaos $(ARGS)
 
 bench: engine ## benchmarks, each beside its floor (TIME= a benchmark, default 1s)
 	go test -run '^$$' -bench . -benchmem $(if $(TIME),-benchtime $(TIME)) ./ingest/... ./consumer/... ./schemas/...
