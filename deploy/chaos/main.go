@@ -199,8 +199,8 @@ func (c *chaos) stack(ctx context.Context, library string) (err error) {
 			return c.failed(first, dir, err, o.differences)
 		}
 		c.report.Rounds++
-		fmt.Fprintf(c.out, "  held: %d records, %d rows, %d parts; recovered in %.1fs, %.1fs in all\n",
-			o.records, o.counts[oracle.Row], o.parts, o.recovery.Seconds(), time.Since(begun).Seconds())
+		fmt.Fprintf(c.out, "  held: %d records, %d rows, %d parts; sent in %.1fs, recovered in %.1fs, compared in %.1fs, %.1fs in all\n",
+			o.records, o.counts[oracle.Row], o.parts, o.sending.Seconds(), o.recovery.Seconds(), o.judging.Seconds(), time.Since(begun).Seconds())
 		if o.parts > mergeAt {
 			if err := s.tables.Merge(ctx); err != nil {
 				return fmt.Errorf("merging event_log: %w", err)

@@ -26,7 +26,9 @@ type promises struct {
 // outcome is what came of a round.
 type outcome struct {
 	sent     load.Result
+	sending  time.Duration // until all was answered or given up
 	recovery time.Duration // from when nothing was wrong any more
+	judging  time.Duration
 	counts   map[oracle.Fate]int
 	records  int
 	parts    uint64
@@ -50,6 +52,7 @@ func (s *stack) round(ctx context.Context, steps []plan.Step, work load.Work, do
 		Producer: s.producer, Topic: topic.Events, Workers: 8,
 	}
 	o.sent = sender.Send(ctx, work)
+	o.sending = time.Since(begun)
 	if err := <-over; err != nil {
 		return o, err
 	}
@@ -65,6 +68,8 @@ func (s *stack) round(ctx context.Context, steps []plan.Step, work load.Work, do
 		return o, err
 	}
 	o.recovery = time.Since(well)
+	judging := time.Now()
+	defer func() { o.judging = time.Since(judging) }()
 	return o, s.judge(ctx, &o, done)
 }
 
