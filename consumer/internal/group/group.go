@@ -145,6 +145,8 @@ func Join(ctx context.Context, cfg Config, opts []kgo.Opt, log *slog.Logger,
 		kgo.RebalanceTimeout(2*cfg.SessionTimeout),
 		kgo.HeartbeatInterval(cfg.SessionTimeout/5),
 		kgo.DisableAutoCommit(),
+		// Partitions that were added are shared out when the leader hears of them.
+		kgo.MetadataMaxAge(10*time.Second),
 		kgo.OnPartitionsAssigned(m.assigned),
 		kgo.OnPartitionsRevoked(m.revoked),
 		kgo.OnPartitionsLost(m.lost),

@@ -7,13 +7,15 @@ import (
 	"sluice/consumer/internal/intent"
 	"sluice/consumer/internal/mutant"
 	"sluice/consumer/internal/store"
+	"sluice/schemas/topic"
 )
 
 // barrier holds the owner back until no other decides by an older partition
 // count: keys move when partitions are added, and two owners of one key would
 // make two rows of it. It writes its own barrier before it reads the others', as
-// they do, so that of two owners at least one sees the other.
-func (o *Owner) barrier(ctx context.Context) error {
+// they do, so that of two owners at least one sees the other. from is the first
+// offset that the new count decides.
+func (o *Owner) barrier(ctx context.Context, w Where, from int64) error {
 	if mutant.On("no-barrier") {
 		return nil
 	}
@@ -23,11 +25,18 @@ func (o *Owner) barrier(ctx context.Context) error {
 		return err
 	}
 	if known[o.cfg.Partition] < o.partitions {
+		// Only the partition's owner may say so: a member that was frozen
+		// since it asked for the count is refused here.
+		if w.Committed >= 0 {
+			if err := o.log.Commit(ctx, w.Committed, w.Metadata); err != nil {
+				return fmt.Errorf("claiming partition %d: %w", o.cfg.Partition, err)
+			}
+		}
 		n := int64(o.partitions)
 		self := o.self
 		self.TopicID = topicID
 		err := o.store.Journal(ctx, intent.Token(topicID, o.cfg.Partition, n, n, "barrier"), o.cfg.Topic, self,
-			[]store.Entry{{Kind: store.Barrier, Offset: n, Last: n, Epoch: -1}})
+			[]store.Entry{{Kind: store.Barrier, Offset: n, Last: n, Epoch: -1, First: topic.Origin{TopicID: o.self.TopicID, Partition: o.cfg.Partition, Offset: from}}})
 		if err != nil {
 			return err
 		}

@@ -38,7 +38,7 @@ func (o *Owner) recover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := o.barrier(ctx); err != nil {
+	if err := o.barrier(ctx, w, max(seen.End, 0)); err != nil {
 		return err
 	}
 	o.next, o.compareTo, o.islands = max(seen.End, 0), seen.Beyond, seen.Islands
