@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"github.com/google/uuid"
 
 	"sluice/consumer/internal/dedup"
@@ -55,46 +56,56 @@ type Entry struct {
 }
 
 // Journal writes entries in one INSERT of one block into one table partition,
-// hence all or none. Entries are keyed by origin: writing one again changes
-// nothing.
+// hence all or none; entries of several partitions may share it. Entries are
+// keyed by origin: writing one again changes nothing.
 func (s *Store) Journal(ctx context.Context, token, topicName string, self topic.Origin, entries []Entry) error {
+	return s.together.do(&journaling{ctx: ctx, token: token, topic: topicName, self: self, entries: entries}, s.journal)
+}
+
+func (s *Store) journal(ctx context.Context, all []*journaling) error {
 	// Writing an entry again changes nothing, but a block under a token that was
 	// used for entries since deleted would be dropped: each attempt has its own.
-	ctx = clickhouse.Context(ctx, clickhouse.WithSettings(insertSettings(token+"/journal/"+uuid.NewString())))
+	settings := insertSettings("sluice/journal/" + uuid.NewString())
+	settings["log_comment"] = tokens(all)
+	ctx = clickhouse.Context(ctx, clickhouse.WithSettings(settings))
 	b, err := s.conn.PrepareBatch(ctx, "INSERT INTO journal (topic_id, topic, partition, entry, offset, last_offset, fate, records, rows, rule_version, batch_hash, leader_epoch, event_id, source, event_type, actor_id, occurred_at, payload_text, payload_hash, first_topic_id, first_partition, first_offset, reason, detail, forwarded_to, record_timestamp)")
 	if err != nil {
-		return fmt.Errorf("preparing %d entries for the journal: %w", len(entries), err)
+		return fmt.Errorf("preparing entries for the journal: %w", err)
 	}
 	defer b.Close() //nolint:errcheck // after Send it has nothing left to say
-	var none event.Hash
-	for i := range entries {
-		e := &entries[i]
-		kind, batchHash, payloadHash := e.Kind, none, e.Hash
-		switch e.Kind {
-		case Fated:
-			kind = "fate"
-		case Batch:
-			batchHash, payloadHash = e.Hash, none
-		}
-		var text string
-		if e.Fate == dedup.Conflict {
-			text = string(e.Event.Payload)
-		}
-		at := e.Event.OccurredAt
-		if at.IsZero() {
-			at = time.Unix(0, 0).UTC()
-		}
-		err := b.Append(self.TopicID, topicName, self.Partition, string(kind), e.Offset, e.Last, string(e.Fate), e.Records, e.Rows,
-			uint16(event.RuleVersion), string(batchHash[:]), e.Epoch, e.ID, e.Event.Source, e.Event.EventType, e.Event.ActorID, at,
-			text, string(payloadHash[:]), e.First.TopicID, e.First.Partition, e.First.Offset, e.Reason, e.Detail, e.ForwardedTo, timestamp(e.Timestamp))
-		if err != nil {
-			return fmt.Errorf("entry of offset %d for the journal: %w", e.Offset, err)
+	for _, j := range all {
+		for i := range j.entries {
+			if err := appendEntry(b, j, &j.entries[i]); err != nil {
+				return fmt.Errorf("entry of offset %d for the journal: %w", j.entries[i].Offset, err)
+			}
 		}
 	}
 	if err := b.Send(); err != nil {
-		return fmt.Errorf("writing %d entries to the journal: %w", len(entries), err)
+		return fmt.Errorf("writing to the journal: %w", err)
 	}
 	return nil
+}
+
+func appendEntry(b driver.Batch, j *journaling, e *Entry) error {
+	var none event.Hash
+	kind, batchHash, payloadHash := e.Kind, none, e.Hash
+	switch e.Kind {
+	case Fated:
+		kind = "fate"
+	case Batch:
+		batchHash, payloadHash = e.Hash, none
+	}
+	var text string
+	if e.Fate == dedup.Conflict {
+		text = string(e.Event.Payload)
+	}
+	at := e.Event.OccurredAt
+	if at.IsZero() {
+		at = time.Unix(0, 0).UTC()
+	}
+	return b.Append(j.self.TopicID, j.topic, j.self.Partition, string(kind), e.Offset, e.Last, string(e.Fate), e.Records, e.Rows,
+		uint16(event.RuleVersion), string(batchHash[:]), e.Epoch, e.ID, e.Event.Source, e.Event.EventType, e.Event.ActorID, at,
+		text, string(payloadHash[:]), e.First.TopicID, e.First.Partition, e.First.Offset, e.Reason, e.Detail, e.ForwardedTo, timestamp(e.Timestamp))
 }
 
 // FatesIn returns the fates journaled for offsets first..last of a partition.

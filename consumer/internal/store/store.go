@@ -21,7 +21,8 @@ import (
 
 // Store is ClickHouse. It is for concurrent use.
 type Store struct {
-	conn driver.Conn
+	conn     driver.Conn
+	together *together
 }
 
 // Open connects to the database that dsn names, as in
@@ -39,7 +40,7 @@ func Open(dsn string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("clickhouse.dsn: %w", err)
 	}
-	return &Store{conn: conn}, nil
+	return &Store{conn: conn, together: newTogether()}, nil
 }
 
 // Conn is the connection pool itself.
