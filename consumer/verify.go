@@ -10,7 +10,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/google/uuid"
+	"github.com/docker/go-units"
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -38,18 +38,56 @@ type report struct {
 	RollupsEqual bool `json:"rollups_equal"`
 }
 
+// verifying is how verify goes about it.
+type verifying struct {
+	memory   bytesFlag
+	tempDir  string
+	findings string // file for what does not fit on a page; "": none
+}
+
+// bytesFlag is a flag of a size, as in 256MiB.
+type bytesFlag int64
+
+func (b *bytesFlag) String() string { return units.BytesSize(float64(*b)) }
+func (b *bytesFlag) Type() string   { return "size" }
+
+func (b *bytesFlag) Set(text string) error {
+	n, err := units.RAMInBytes(text)
+	if err != nil || n < 1<<20 {
+		return fmt.Errorf("want a size of at least 1MiB, as in 256MiB")
+	}
+	*b = bytesFlag(n)
+	return nil
+}
+
 func verifyCommand() *cobra.Command {
 	var asJSON bool
 	var wait time.Duration
+	how := verifying{memory: verify.DefaultMemory}
 	cmd := &cobra.Command{
 		Use:   "verify",
 		Short: "Read the log again and compare it with ClickHouse, record by record",
 		Long: `verify reads the topic from its start to where it ends now, decides by the
-rule what should have become of each record, and compares that with ClickHouse.
+rule what should have become of each record, and compares that with ClickHouse:
+rows and their columns, fates, conflicts and their payloads, the records that
+duplicates were told against, forwarded records, rows stored twice, and the
+rollups. It may run while traffic goes on; what comes after its start is left
+out.
+
+The first 100 findings are printed. If there are more, all of them are written
+to a file, one JSON object a line.
+
+Memory stays within --memory and some tens of MiB for reading, however large the
+topic is; keys are sorted in temporary files of 50 bytes a record of the largest
+partition.
 
 Exit status: 0 all is as it should be, 1 it is not, 2 it could not be told.`,
 		Args: cobra.NoArgs,
 		RunE: comparing(func(cmd *cobra.Command, t *tools) error {
+			if how.findings == "" {
+				how.findings = "sluice-verify-findings-" + time.Now().UTC().Format("20060102T150405Z") + ".ndjson"
+			}
+			t.verifying = how
 			r, err := t.verify(cmd.Context(), wait)
 			if err != nil {
 				return fmt.Errorf("could not tell: %w", err)
@@ -65,6 +103,9 @@ Exit status: 0 all is as it should be, 1 it is not, 2 it could not be told.`,
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result as one line of JSON")
 	cmd.Flags().DurationVar(&wait, "wait", 10*time.Second, "how long the consumer may take to reach the log's end first")
+	cmd.Flags().Var(&how.memory, "memory", "how much to hold of records and keys at once")
+	cmd.Flags().StringVar(&how.tempDir, "temp-dir", "", "where temporary files go (default the system's)")
+	cmd.Flags().StringVar(&how.findings, "findings", "", "file for the findings if there are more than 100 (default sluice-verify-findings-TIME.ndjson)")
 	return cmd
 }
 
@@ -101,6 +142,8 @@ type tools struct {
 	kafka *kafka.Log
 	store *store.Store
 	err   io.Writer
+
+	verifying verifying
 }
 
 // comparing makes the body of a command out of run, to which it gives the
@@ -142,7 +185,7 @@ func openTools(cmd *cobra.Command, cfg config) (*tools, error) {
 		k.Close()
 		return nil, err
 	}
-	return &tools{cfg, log, k, st, cmd.ErrOrStderr()}, nil
+	return &tools{cfg: cfg, log: log, kafka: k, store: st, err: cmd.ErrOrStderr()}, nil
 }
 
 func (t *tools) close() {
@@ -158,17 +201,28 @@ func (t *tools) partitions(ctx context.Context) ([]verify.Range, error) {
 	if err != nil {
 		return nil, err
 	}
+	counts, err := verify.ClickHouse{Conn: t.store.Conn()}.Counts(ctx, id)
+	if err != nil {
+		return nil, err
+	}
 	out := make([]verify.Range, count)
 	for p := range count {
-		out[p] = verify.Range{Self: topic.Origin{TopicID: id, Partition: p}, Partitions: count}
-		if out[p].From, out[p].To, err = t.kafka.Bounds(ctx, p); err != nil {
+		r := verify.Range{Self: topic.Origin{TopicID: id, Partition: p}, Partitions: count, Counts: counts}
+		if r.From, r.To, err = t.kafka.Bounds(ctx, p); err != nil {
 			return nil, err
 		}
+		if r.Segments, err = t.segments(ctx, r.Self); err != nil {
+			return nil, err
+		}
+		out[p] = r
 	}
 	return out, nil
 }
 
-const findingsShown = 100
+// segments are the log ids that a partition's offsets belong to.
+func (t *tools) segments(_ context.Context, self topic.Origin) ([]verify.Segment, error) {
+	return []verify.Segment{{LogID: self.TopicID}}, nil
+}
 
 func (t *tools) verify(ctx context.Context, wait time.Duration) (report, error) {
 	ranges, err := t.partitions(ctx)
@@ -178,19 +232,15 @@ func (t *tools) verify(ctx context.Context, wait time.Duration) (report, error) 
 	if err := t.reach(ctx, ranges, wait); err != nil {
 		return report{}, err
 	}
+	told := findings{to: t.err, path: t.verifying.findings}
+	defer told.close()
+	clickhouse := verify.ClickHouse{Conn: t.store.Conn()}
+	verifier := verify.Verifier{Log: t.kafka, Store: clickhouse, Memory: int64(t.verifying.memory), TempDir: t.verifying.tempDir}
 	var total verify.Counts
-	shown := 0
-	found := func(f verify.Finding) {
-		if shown++; shown <= findingsShown {
-			fmt.Fprintf(t.err, "partition %d offset %d %s: %s\n", f.Origin.Partition, f.Origin.Offset, f.Key, f.What)
-		}
-	}
 	bar := t.bar(ranges, "verify")
-	starts := map[int32]int64{}
-	var id uuid.UUID
 	for _, r := range ranges {
 		last := r.From
-		counts, err := verify.Partition(ctx, t.kafka, t.store, r, true, found, func(next int64) {
+		counts, err := verifier.Partition(ctx, r, told.add, func(next int64) {
 			bar.Add64(next - last) //nolint:errcheck // a bar that can't be drawn is no fault
 			last = next
 		})
@@ -198,26 +248,95 @@ func (t *tools) verify(ctx context.Context, wait time.Duration) (report, error) 
 			return report{}, fmt.Errorf("partition %d: %w", r.Self.Partition, err)
 		}
 		total.Add(counts)
-		starts[r.Self.Partition], id = r.From, r.Self.TopicID
 	}
 	bar.Finish() //nolint:errcheck // as above
-	if shown > findingsShown {
-		fmt.Fprintf(t.err, "and %d more\n", shown-findingsShown)
+	return t.whole(ctx, ranges, wait, clickhouse, total, told.add)
+}
+
+// whole compares what is not of one partition, and sums up.
+func (t *tools) whole(ctx context.Context, ranges []verify.Range, wait time.Duration, ch verify.ClickHouse, total verify.Counts, found func(verify.Finding)) (report, error) {
+	astray, err := t.astray(ctx, ranges, wait, ch, found)
+	if err != nil {
+		return report{}, err
 	}
-	totals, err := t.store.Totals(ctx, id, starts)
+	repeated, err := ch.Repeated(ctx, found)
+	if err != nil {
+		return report{}, err
+	}
+	past, err := t.past(ctx, ranges, ch, found)
+	if err != nil {
+		return report{}, err
+	}
+	conflicts, err := ch.Conflicts(ctx, found)
+	if err != nil {
+		return report{}, err
+	}
+	buckets, err := ch.Rollups(ctx, found)
+	if err != nil {
+		return report{}, err
+	}
+	unspoken, err := ch.Unspoken(ctx, ranges)
 	if err != nil {
 		return report{}, err
 	}
 	r := report{
 		Records: total.Records, Rows: total.Rows, Duplicates: total.Duplicates, Conflicts: total.Conflicts,
 		DeadLettered: total.DeadLettered, Forwarded: total.Forwarded,
-		Missing: total.Missing, Different: total.Different,
-		Extra:        max(total.Extra, int(totals.Rows-totals.Keys)),
-		Unverifiable: int(totals.Unverifiable),
-		RollupsEqual: totals.PerMinute == totals.Rows && totals.PerHour == totals.Rows,
+		Missing: total.Missing + astray, Different: total.Different + conflicts, Extra: total.Extra + repeated + past,
+		Unverifiable: unspoken, RollupsEqual: buckets == 0,
 	}
 	r.OK = r.Missing == 0 && r.Extra == 0 && r.Different == 0 && r.RollupsEqual
 	return r, nil
+}
+
+// astray counts forwarded records whose events have no row. Their copies may
+// have come to the other partition after it was read: they are given wait.
+func (t *tools) astray(ctx context.Context, ranges []verify.Range, wait time.Duration, ch verify.ClickHouse, found func(verify.Finding)) (int, error) {
+	deadline := time.Now().Add(wait)
+	for {
+		n, err := ch.Astray(ctx, ranges, func(verify.Finding) {})
+		if err != nil || n == 0 {
+			return n, err
+		}
+		if time.Now().After(deadline) {
+			return ch.Astray(ctx, ranges, found)
+		}
+		select {
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// past counts rows of offsets that the log has not come to: it has lost records
+// that were decided.
+func (t *tools) past(ctx context.Context, ranges []verify.Range, ch verify.ClickHouse, found func(verify.Finding)) (int, error) {
+	total := 0
+	for _, r := range ranges {
+		highest, _, err := ch.Past(ctx, r, r.To)
+		if err != nil {
+			return 0, err
+		}
+		if highest < 0 {
+			continue
+		}
+		_, end, err := t.kafka.Bounds(ctx, r.Self.Partition) // asked after: a row's record was in the log before it
+		if err != nil {
+			return 0, err
+		}
+		if highest < end {
+			continue
+		}
+		_, n, err := ch.Past(ctx, r, end)
+		if err != nil {
+			return 0, err
+		}
+		total += n
+		found(verify.Finding{Kind: verify.Extra, Origin: topic.Origin{TopicID: r.Self.TopicID, Partition: r.Self.Partition, Offset: end},
+			What: fmt.Sprintf("the log ends here, and %d rows are of offsets from here to %d", n, highest)})
+	}
+	return total, nil
 }
 
 // reach waits until the journal has reached the end of every range, for at most
@@ -226,7 +345,7 @@ func (t *tools) reach(ctx context.Context, ranges []verify.Range, wait time.Dura
 	deadline := time.Now().Add(wait)
 	for _, r := range ranges {
 		for r.From < r.To {
-			seen, err := t.store.Seen(ctx, r.Self)
+			seen, err := t.store.Seen(ctx, r.At(r.To-1))
 			if err != nil {
 				return err
 			}
