@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/consumer/internal/batch"
+	"sluice/consumer/internal/doctor"
 	"sluice/consumer/internal/group"
 	"sluice/deploy/service"
 	"sluice/schemas/topic"
@@ -44,6 +45,7 @@ type config struct {
 		Replication int16         `mapstructure:"replication" help:"replicas of each partition when \"topics ensure\" creates a topic"`
 		Retention   time.Duration `mapstructure:"retention" help:"how long the log keeps events when \"topics ensure\" creates the topic"`
 	} `mapstructure:"topics"`
+	Doctor doctor.Config `mapstructure:"doctor"`
 }
 
 func defaults() config {
@@ -65,13 +67,14 @@ func defaults() config {
 	c.Topics.Partitions = 4
 	c.Topics.Replication = 1
 	c.Topics.Retention = 7 * 24 * time.Hour
+	c.Doctor = doctor.DefaultConfig()
 	return c
 }
 
 func (c config) validate() error {
 	var errs []error
 	_, logErr := service.NewLogger(io.Discard, c.Log)
-	errs = append(errs, logErr, c.Kafka.Validate(), c.Batch.Validate(), c.Group.Protocol.Validate())
+	errs = append(errs, logErr, c.Kafka.Validate(), c.Batch.Validate(), c.Doctor.Validate(), c.Group.Protocol.Validate())
 	if c.Group.ID == "" {
 		errs = append(errs, errors.New("group.id must be set"))
 	}

@@ -21,12 +21,15 @@ type Monitor struct {
 	batches prometheus.Counter
 	next    *prometheus.GaugeVec
 	halted  *prometheus.GaugeVec
+	doctor  *prometheus.GaugeVec
 
 	mu       sync.Mutex
 	joined   bool
 	before   error // what is waited for before joining
 	stopping bool
 	waiting  map[int32]error // partitions that do not move, and why
+	owned    map[int32]int64 // the partitions that are ours, with their next offsets
+	refused  error           // what the doctor wants mended
 }
 
 // New returns a monitor that reports to reg.
@@ -47,9 +50,13 @@ func New(reg prometheus.Registerer) *Monitor {
 		halted: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "sluice_consumer_partition_halted", Help: "1 while an owned partition does not move.",
 		}, []string{"partition"}),
+		doctor: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "sluice_consumer_doctor_findings", Help: "What the doctor found, by severity; \"refuse\" stops every partition.",
+		}, []string{"severity"}),
 		waiting: map[int32]error{},
+		owned:   map[int32]int64{},
 	}
-	reg.MustRegister(m.records, m.rows, m.batches, m.next, m.halted)
+	reg.MustRegister(m.records, m.rows, m.batches, m.next, m.halted, m.doctor)
 	return m
 }
 
@@ -61,6 +68,11 @@ func (m *Monitor) Decided(partition int32, counts map[dedup.Fate]int, written in
 	m.rows.Add(float64(written))
 	m.batches.Inc()
 	m.next.WithLabelValues(strconv.Itoa(int(partition))).Set(float64(next))
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ours := m.owned[partition]; ours {
+		m.owned[partition] = next
+	}
 }
 
 // Halted implements the partition package's Observer.
@@ -91,6 +103,7 @@ func (m *Monitor) Assigned(partition int32) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.joined = true
+	m.owned[partition] = -1
 	m.waiting[partition] = errRecovering
 }
 
@@ -106,6 +119,7 @@ func (m *Monitor) Gone(partition int32) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.waiting, partition)
+	delete(m.owned, partition)
 	label := strconv.Itoa(int(partition))
 	m.halted.DeleteLabelValues(label)
 	m.next.DeleteLabelValues(label)
@@ -122,9 +136,15 @@ func (m *Monitor) Stopping() {
 func (m *Monitor) Ready() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return m.ready()
+}
+
+func (m *Monitor) ready() error {
 	switch {
 	case m.stopping:
 		return errors.New("stopping")
+	case m.refused != nil:
+		return m.refused
 	case !m.joined && m.before != nil:
 		return m.before
 	case !m.joined:
