@@ -1,0 +1,228 @@
+package index
+
+import (
+	"context"
+	"hash/maphash"
+	"time"
+
+	"github.com/google/uuid"
+
+	"sluice/consumer/internal/dedup"
+)
+
+// Source reads from ClickHouse: it calls add for every row of the partition
+// whose occurred_at is from or later and before to, in any order, and returns an
+// error when that may not have been all. It sees every row whose INSERT was
+// acknowledged before it was called.
+type Source func(ctx context.Context, from, to time.Time, add func(minute int32, id uuid.UUID)) error
+
+// PagedConfig configures a [Paged].
+type PagedConfig struct {
+	Source Source
+	// Budget is the process's, shared by its indexes.
+	Budget *Budget
+	// Now and Live say what is loaded first: keys from Now - Live on. The clock
+	// only chooses what is in memory, it decides nothing. Live is 2 hours if
+	// it is 0.
+	Now  time.Time
+	Live time.Duration
+}
+
+// Answer is what an index can say of a key.
+type Answer int
+
+// The answers.
+const (
+	// Ask: only ClickHouse can tell. The key's time is not in memory, or it is
+	// and the key's fingerprint is there, which may be another's.
+	Ask Answer = iota
+	// Free: the key has no row, for certain.
+	Free
+	// Taken: the key has the row that is returned with this answer.
+	Taken
+)
+
+// Paged knows which keys of one partition have rows, for as much of
+// occurred_at as fits in memory, and knows which that is. A key's occurred_at is
+// part of it, so it can only ever be in one page; a page not in memory is asked
+// of ClickHouse until the index has loaded it, which it does in the background
+// where keys are asked for. Nothing is too late to be found, and nothing waits
+// for a load.
+//
+// A page holds every key of its minutes that has a row, as a fingerprint of 64
+// bits: it can say for certain that a key is free, and not quite that it is
+// taken. Fingerprints are keyed by a secret of the process: nobody can make
+// events whose fingerprints meet. The rows of the last keys are held exactly,
+// so that a retry costs no query either.
+//
+// Why a page that was loaded while its owner went on writing is complete: the
+// owner alone writes rows of the partition's keys, and calls Look, Add and Take
+// from one goroutine. A load begins in Take, and sees the rows whose INSERT was
+// acknowledged before; of every other the owner hears the acknowledgement while
+// the load is under way or later, and calls Add. What is added while it is
+// under way is kept and merged when it arrives. A load that fails completes
+// nothing. So an index must be opened after the statements of earlier owners
+// have ended, and closed, not used on, after an INSERT whose outcome is unknown.
+//
+// It is for one goroutine. [Paged.Close] must be called.
+type Paged struct {
+	cfg    PagedConfig
+	seed   maphash.Seed
+	pages  pages
+	recent recent
+	batch  uint64
+	demand demand
+	flight *flight // the load under way, nil when there is none
+	said   int64   // what the budget was told
+	stats  Stats
+}
+
+// Stats says how an index fares. The counts are since it was opened.
+type Stats struct {
+	// Keys and Pages are in memory, Bytes is what they take, the exactly known
+	// rows included.
+	Keys, Pages, Bytes int
+	// Loading: a load is under way.
+	Loading bool
+	// Loads were begun, Failed of them failed, LoadedKeys were read by the
+	// others.
+	Loads, Failed, LoadedKeys int
+	// Evicted pages were dropped for lack of memory.
+	Evicted int
+	// Free, Taken and Asked are the answers given.
+	Free, Taken, Asked int
+}
+
+// NewPaged opens an index that knows nothing yet. The first [Paged.Take] begins
+// to load the live keys.
+func NewPaged(cfg PagedConfig) *Paged {
+	if cfg.Live <= 0 {
+		cfg.Live = 2 * time.Hour
+	}
+	x := &Paged{cfg: cfg, seed: maphash.MakeSeed(), batch: 1}
+	x.demand.open(minuteOf(cfg.Now.Add(-cfg.Live)), minuteOf(cfg.Now))
+	cfg.Budget.live.Add(1)
+	x.fit()
+	return x
+}
+
+func (x *Paged) hash(id uuid.UUID) uint64 { return maphash.Bytes(x.seed, id[:]) }
+
+// Look tells what is known of a key. Asked often enough for keys of a time that
+// is not in memory, the index loads it.
+func (x *Paged) Look(occurredAt time.Time, id uuid.UUID) (dedup.First, Answer) {
+	minute, hash := minuteOf(occurredAt), x.hash(id)
+	i := x.pages.find(minute)
+	if i >= 0 {
+		p := x.pages.page[i]
+		p.used = x.batch
+		if !p.keys.has(fingerprintOf(hash, minute)) {
+			x.stats.Free++
+			return dedup.First{}, Free
+		}
+	}
+	if first, ok := x.recent.get(hash, id); ok {
+		x.stats.Taken++
+		return first, Taken
+	}
+	if i < 0 {
+		x.demand.note(minute, x.batch)
+	}
+	x.stats.Asked++
+	return dedup.First{}, Ask
+}
+
+// Add notes a row that is stored. Called before it is, a crash of the INSERT
+// would make the next attempt a duplicate of nothing.
+func (x *Paged) Add(occurredAt time.Time, id uuid.UUID, first dedup.First) {
+	minute, hash := minuteOf(occurredAt), x.hash(id)
+	x.recent.put(hash, id, first)
+	fp := fingerprintOf(hash, minute)
+	if i := x.pages.find(minute); i >= 0 {
+		x.pages.page[i].used = x.batch
+		x.pages.add(i, minute, fp)
+	} else if x.flight != nil && x.flight.covers(minute) {
+		x.flight.added = append(x.flight.added, arrival{minute, fp})
+	}
+}
+
+// Note remembers the row that ClickHouse answered for a key, so that the next
+// repeat of it need not be asked for.
+func (x *Paged) Note(id uuid.UUID, first dedup.First) { x.recent.put(x.hash(id), id, first) }
+
+// Take is to be called between batches, and when there are none from time to
+// time: it takes in what has been loaded, keeps to the budget, and begins the
+// load that is wanted most. It never waits. A load that it begins lives until
+// it is done, ctx ends or the index is closed.
+//
+// The error is that of a load that failed, for the log. Nothing is lost by it:
+// its keys are asked for, and loaded later.
+func (x *Paged) Take(ctx context.Context) error {
+	x.batch++
+	var err error
+	if x.flight != nil {
+		select {
+		case l := <-x.flight.arrived:
+			err = x.land(l)
+		default:
+		}
+	}
+	x.fit()
+	if x.flight == nil {
+		x.load(ctx)
+	}
+	return err
+}
+
+// Wait waits until the load under way is done, or ctx is, and takes it in. It
+// returns the load's error, or ctx's. With no load under way it returns at once.
+func (x *Paged) Wait(ctx context.Context) error {
+	if x.flight == nil {
+		return nil
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case l := <-x.flight.arrived:
+		err := x.land(l)
+		x.fit()
+		return err
+	}
+}
+
+// Stats returns how the index fares.
+func (x *Paged) Stats() Stats {
+	s := x.stats
+	s.Keys, s.Pages, s.Bytes, s.Loading = x.pages.keys, len(x.pages.page), x.bytes(), x.flight != nil
+	return s
+}
+
+// Close ends the load under way, waits for it, and gives the memory back to the
+// budget. The index must not be used any more.
+func (x *Paged) Close() {
+	if x.flight != nil {
+		x.flight.cancel()
+		<-x.flight.arrived
+		x.flight = nil
+	}
+	x.pages, x.recent = pages{}, recent{}
+	x.cfg.Budget.used.Add(-x.said)
+	x.cfg.Budget.live.Add(-1)
+	x.said = 0
+}
+
+func (x *Paged) bytes() int { return x.pages.bytes + x.recent.bytes() }
+
+// fit keeps to the share of the budget: an eighth is the exactly known rows'.
+func (x *Paged) fit() {
+	share := x.cfg.Budget.Share()
+	x.recent.fit(share/8, x.hash)
+	if most := share - int64(x.recent.bytes()); int64(x.pages.bytes) > most {
+		n := len(x.pages.page)
+		x.pages.evict(int(most * 7 / 8))
+		x.stats.Evicted += n - len(x.pages.page)
+	}
+	now := int64(x.bytes())
+	x.cfg.Budget.used.Add(now - x.said)
+	x.said = now
+}
