@@ -1,8 +1,17 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
 	"context"
 	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -12,6 +21,7 @@ import (
 
 	"sluice/consumer/internal/batch"
 	"sluice/consumer/internal/kafka"
+	"sluice/deploy/local/lifeline"
 	"sluice/schemas/event"
 	"sluice/schemas/topic"
 )
@@ -19,42 +29,51 @@ import (
 const benchRecords = 100_000
 
 // BenchmarkLogToRow is the consumer, log to row with decoding, dedup, intents
-// and journal, beside its floor in the same run: fetching the same records and
-// inserting the same columns with nothing decided. One iteration is 100,000
-// records of one partition, 5 % of them repeats.
+// and journal, beside two others in the same run: the floor, which fetches the
+// same records and inserts the same columns with nothing decoded or decided; and
+// "decoded", which also decodes each record, so that consumer against decoded is
+// what the protocol costs. One iteration is 100,000 records of one partition: the
+// demo's events with their times shifted, 5 % of them repeats.
+//
+// rows/cpu-s is by the user and system time of this process alone, which is the
+// consumer: broker and ClickHouse are processes of their own. BENCH_BROKERS
+// names brokers to use instead of the local one.
 func BenchmarkLogToRow(b *testing.B) {
-	s := newStack(b)
-	var records []*kgo.Record
-	for i := range benchRecords {
-		n := i
-		if i%20 == 19 {
-			n = i - 10
-		}
-		at := time.Now().UTC().Add(-time.Hour).Truncate(time.Hour).Add(time.Duration(n) * time.Millisecond)
-		e := event.Event{Source: "bench", EventType: "page_view", ActorID: fmt.Sprint("actor-", n%1000), OccurredAt: at,
-			Payload: fmt.Appendf(nil, `{"commit":"74d22d288960","parents":%d,"committed_at":"2012-03-01T13:09:25+00:00","subject_chars":18,"subject_words":2}`, n)}
-		records = append(records, &kgo.Record{Key: e.AppendKey(nil), Value: e.AppendJSON(nil), Topic: s.cfg.Kafka.Topic})
-	}
+	s := newBenchStack(b)
+	records := benchEvents(b, s.cfg.Kafka.Topic)
 	manual, err := kgo.NewClient(kgo.SeedBrokers(s.cfg.Kafka.Brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	require.NoError(b, err)
 	defer manual.Close()
 	id, err := s.topicID()
 	require.NoError(b, err)
+	k := s.log0()
+	defer k.Close()
+	rate := func(b *testing.B, cpu time.Duration) {
+		n := float64(benchRecords) * float64(b.N)
+		b.ReportMetric(n/b.Elapsed().Seconds(), "rows/s")
+		b.ReportMetric(n/cpu.Seconds(), "rows/cpu-s")
+	}
 
-	b.Run("floor", func(b *testing.B) {
-		k, err := kafka.New(s.cfg.Kafka.Options(s.log), kafka.Names{Topic: s.cfg.Kafka.Topic, DeadLetters: s.cfg.Kafka.DeadLetters, Group: s.cfg.Group.ID})
-		require.NoError(b, err)
-		defer k.Close()
-		for b.Loop() {
-			b.StopTimer()
-			s.exec("TRUNCATE TABLE event_log")
-			from := s.fill(manual, records)
-			b.StartTimer()
-			require.NoError(b, fetchAndInsert(b.Context(), s, k, id, from))
-		}
-		b.ReportMetric(float64(benchRecords)*float64(b.N)/b.Elapsed().Seconds(), "rows/s")
-	})
+	for _, c := range []struct {
+		name string
+		row  func() rowOf
+	}{{"floor", alike}, {"decoded", decoded}} {
+		b.Run(c.name, func(b *testing.B) {
+			var cpu time.Duration
+			for b.Loop() {
+				b.StopTimer()
+				s.exec("TRUNCATE TABLE event_log")
+				from := s.fill(manual, records)
+				before := cpuTime()
+				b.StartTimer()
+				require.NoError(b, fetchAndInsert(b.Context(), s, k, id, from, c.row()))
+				cpu += cpuTime() - before
+			}
+			rate(b, cpu)
+		})
+	}
 	b.Run("consumer", func(b *testing.B) {
+		var cpu time.Duration
 		for b.Loop() {
 			b.StopTimer()
 			s.exec("TRUNCATE TABLE event_log")
@@ -65,6 +84,7 @@ func BenchmarkLogToRow(b *testing.B) {
 			// Journaled up to the new records, so that only they are read.
 			require.NoError(b, s.journalTo(id, end-benchRecords))
 			stop := s.consuming() // returns when it owns the partition: joining a group is not what is measured
+			before := cpuTime()
 			b.StartTimer()
 			for {
 				seen, err := s.store.Seen(b.Context(), topic.Origin{TopicID: id})
@@ -72,26 +92,126 @@ func BenchmarkLogToRow(b *testing.B) {
 				if seen.End >= end {
 					break
 				}
-				time.Sleep(10 * time.Millisecond)
+				time.Sleep(50 * time.Millisecond) // asking costs, too
 			}
 			b.StopTimer()
+			cpu += cpuTime() - before
 			stop()
 			b.StartTimer()
 		}
-		b.ReportMetric(float64(benchRecords)*float64(b.N)/b.Elapsed().Seconds(), "rows/s")
+		rate(b, cpu)
 	})
 }
 
-// fetchAndInsert is the floor: the records are fetched in the same way and the
-// same columns written in blocks of the same size, made of one decoded event.
-func fetchAndInsert(ctx context.Context, s *stack, k *kafka.Log, id uuid.UUID, from int64) error {
+// cpuTime is the user and system time that this process has taken.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		panic(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// newBenchStack is a stack whose broker is a process of its own.
+func newBenchStack(b *testing.B) *stack {
+	b.Helper()
+	brokers := os.Getenv("BENCH_BROKERS")
+	if brokers == "" {
+		brokers = brokerProcess(b)
+	}
+	return newStackOn(b, strings.Split(brokers, ","))
+}
+
+// brokerProcess starts the local broker and returns its address.
+func brokerProcess(b *testing.B) string {
+	b.Helper()
+	binary := filepath.Join(b.TempDir(), "broker")
+	build := exec.Command("go", "build", "-o", binary, "sluice/deploy/local/broker")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := build.CombinedOutput()
+	require.NoError(b, err, "%s", out)
+	cmd := exec.Command(binary, "--port", "0", "--data", b.TempDir(), "--"+lifeline.Flag)
+	stdin, err := cmd.StdinPipe()
+	require.NoError(b, err)
+	stdout, err := cmd.StdoutPipe()
+	require.NoError(b, err)
+	require.NoError(b, cmd.Start())
+	b.Cleanup(func() {
+		require.NoError(b, stdin.Close())
+		require.NoError(b, cmd.Wait())
+	})
+	addr, err := bufio.NewReader(stdout).ReadString('\n')
+	require.NoError(b, err)
+	return strings.TrimSpace(addr)
+}
+
+// benchEvents are the demo's events over and over, each time a minute later, every
+// twentieth a repeat of one ten before it.
+func benchEvents(b *testing.B, topicName string) []*kgo.Record {
+	b.Helper()
+	file, err := os.Open(filepath.Join("..", "deploy", "demo", "sample.ndjson.gz"))
+	require.NoError(b, err)
+	defer file.Close() //nolint:errcheck // only read
+	plain, err := gzip.NewReader(file)
+	require.NoError(b, err)
+	text, err := io.ReadAll(plain)
+	require.NoError(b, err)
+	var sample []event.Event
+	d := event.NewDecoder(event.Ceiling())
+	for line := range bytes.Lines(text) {
+		e, faults := d.Decode(bytes.TrimSpace(line), time.Time{})
+		require.Empty(b, faults)
+		sample = append(sample, e)
+	}
+	start := time.Now().UTC().Add(-time.Hour).Truncate(time.Hour)
+	out := make([]*kgo.Record, 0, benchRecords)
+	for i := range benchRecords {
+		n := i
+		if i%20 == 19 {
+			n = i - 10
+		}
+		e := sample[n%len(sample)]
+		e.OccurredAt = start.Add(time.Duration(n) * time.Millisecond)
+		out = append(out, &kgo.Record{Key: e.AppendKey(nil), Value: e.AppendJSON(nil), Topic: topicName})
+	}
+	return out
+}
+
+// rowOf makes a row of a record as it stands in the log.
+type rowOf func(batch.Raw) *batch.Record
+
+// alike makes every row of the first record's event: nothing is decoded.
+func alike() rowOf {
+	var like *batch.Record
+	return func(raw batch.Raw) *batch.Record {
+		if like == nil {
+			r := batch.NewDecoder(1).Decode(raw)
+			like = &r
+		}
+		r := *like
+		r.Raw = raw
+		return &r
+	}
+}
+
+// decoded decodes, as the consumer does.
+func decoded() rowOf {
+	d := batch.NewDecoder(1)
+	return func(raw batch.Raw) *batch.Record {
+		r := d.Decode(raw)
+		return &r
+	}
+}
+
+// fetchAndInsert fetches the records as the consumer does and writes the same
+// columns in blocks of the same size.
+func fetchAndInsert(ctx context.Context, s *stack, k *kafka.Log, id uuid.UUID, from int64, row rowOf) error {
 	reader, err := k.Open(0, from)
 	if err != nil {
 		return err
 	}
 	defer reader.Close()
 	var rows []*batch.Record
-	var like *batch.Record
 	read := 0
 	for read < benchRecords {
 		raws, err := reader.Next(ctx)
@@ -99,18 +219,12 @@ func fetchAndInsert(ctx context.Context, s *stack, k *kafka.Log, id uuid.UUID, f
 			return err
 		}
 		for _, raw := range raws {
-			if like == nil {
-				r := batch.NewDecoder(1).Decode(raw)
-				like = &r
-			}
-			r := *like
-			r.Raw = raw
-			rows = append(rows, &r)
+			rows = append(rows, row(raw))
 		}
 		read += len(raws)
 		if len(rows) >= s.cfg.Batch.Rows || read >= benchRecords {
 			if err := s.store.Rows(ctx, uuid.NewString(), topic.Origin{TopicID: id}, rows); err != nil {
-				return err
+				return fmt.Errorf("the floor's INSERT: %w", err)
 			}
 			rows = rows[:0]
 		}

@@ -39,9 +39,15 @@ func newStack(t testing.TB) *stack {
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
 	require.NoError(t, err)
 	t.Cleanup(cluster.Close)
+	return newStackOn(t, cluster.ListenAddrs())
+}
+
+// newStackOn is a stack on brokers that run already.
+func newStackOn(t testing.TB, brokers []string) *stack {
+	t.Helper()
 	engine := enginetest.Start(t)
 	cfg := defaults()
-	cfg.Kafka.Brokers = cluster.ListenAddrs()
+	cfg.Kafka.Brokers = brokers
 	cfg.ClickHouse.DSN = engine.URL + "/sluice"
 	cfg.Batch.Age = 50 * time.Millisecond
 	cfg.Topics.Partitions = 3
@@ -50,6 +56,7 @@ func newStack(t testing.TB) *stack {
 		cfg.Batch.Age = 200 * time.Millisecond
 	}
 	s := &stack{t: t, cfg: cfg, engine: engine, log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	var err error
 	s.producer, err = kgo.NewClient(kgo.SeedBrokers(cfg.Kafka.Brokers...), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)))
 	require.NoError(t, err)
 	t.Cleanup(s.producer.Close)
