@@ -212,7 +212,7 @@ func (c *chaos) stack(ctx context.Context, library string) (err error) {
 
 // mergeAt is how many parts event_log may have before it is merged, between two
 // rounds: after it was found to hold no row twice.
-const mergeAt = 800
+const mergeAt = 250
 
 // base is what the events' times are around: the beginning of the run, but not
 // so exactly that a run repeated the same day has other months.

@@ -151,16 +151,21 @@ func (e *stuckError) Error() string { return "everything is well, and yet: " + e
 func (s *stack) rest(ctx context.Context) error {
 	bound, cancel := context.WithTimeoutCause(ctx, s.cfg.quiet, fmt.Errorf("not decided within %s", s.cfg.quiet))
 	defer cancel()
+	var last error // that was not for the bound's own end
 	err := supervise.Await(bound, func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		asking, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
-		if err := s.decided(ctx); err != nil {
-			return err
+		err := s.decided(asking)
+		if err == nil {
+			err = s.ready(asking)
 		}
-		return s.ready(ctx)
+		if ctx.Err() == nil {
+			last = err
+		}
+		return err
 	})
 	if err != nil && ctx.Err() == nil {
-		return &stuckError{err}
+		return &stuckError{errors.Join(context.Cause(bound), last, s.autopsy(ctx))}
 	}
 	return err
 }

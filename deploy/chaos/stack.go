@@ -84,7 +84,11 @@ func start(ctx context.Context, cfg config, library, dir string, spawner *superv
 		return p.Start()
 	}
 
-	front, err := s.front(plan.Broker, proxy.Config{Target: local(ports[0]), Kafka: true})
+	// kfake never expires a member that was killed while it waited to be let
+	// into the group: it begins the session when it has answered, and on a
+	// connection that was reset it cannot. Such a member holds its partitions
+	// for ever. So the connections to the broker outlive their clients a little.
+	front, err := s.front(plan.Broker, proxy.Config{Target: local(ports[0]), Kafka: true, Linger: 3 * cfg.session})
 	if err != nil {
 		return s, err
 	}

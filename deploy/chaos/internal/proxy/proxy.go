@@ -23,6 +23,10 @@ type Config struct {
 	Client string
 	// Kafka says that Kafka's protocol is spoken; else it is HTTP.
 	Kafka bool
+	// Linger is how long the server's side of a connection stays when the
+	// client's is gone, as it does where a machine disappears from the network.
+	// Default 0: it is reset at once.
+	Linger time.Duration
 }
 
 // Proxy is one listening address. Its methods are safe for concurrent use.
@@ -65,6 +69,7 @@ func (p *Proxy) Close() {
 	p.closed = true
 	for c := range p.conns {
 		c.cut()
+		reset(c.up) // it may linger
 	}
 	p.mu.Unlock()
 	p.listener.Close()
@@ -168,6 +173,7 @@ type conn struct {
 	up     net.Conn
 	down   net.Conn
 	faults *faults
+	linger time.Duration
 	once   sync.Once
 	done   chan struct{} // closed by cut
 
@@ -180,8 +186,11 @@ type conn struct {
 func (c *conn) cut() {
 	c.once.Do(func() {
 		close(c.done)
-		reset(c.up)
 		reset(c.down)
+		if c.linger == 0 {
+			reset(c.up)
+		}
+		_ = c.up.SetReadDeadline(time.Now().Add(c.linger)) // closed: there is nothing to be read
 	})
 }
 
@@ -196,7 +205,7 @@ func reset(c net.Conn) {
 
 // serve is one connection from its beginning to its end.
 func (p *Proxy) serve(down net.Conn) {
-	c := &conn{client: p.cfg.Client, down: down, done: make(chan struct{}), kinds: map[int32]string{}}
+	c := &conn{client: p.cfg.Client, down: down, linger: p.cfg.Linger, done: make(chan struct{}), kinds: map[int32]string{}}
 	// The first request is read before the server is asked: it tells whose
 	// connection this is. A client that says nothing is cut with the rest.
 	c.up = down

@@ -256,3 +256,33 @@ func TestHTTPKind(t *testing.T) {
 		require.Equal(t, want, httpKind([]byte(text)), text)
 	}
 }
+
+// The local broker never expires a member whose connection was reset while its
+// answer to JoinGroup was due: that answer is where its session begins. So the
+// broker's side stays open for a while, and is read.
+func TestLinger(t *testing.T) {
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	p := listen(t, Config{Target: l.Addr().String(), Kafka: true, Linger: time.Hour})
+	client, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", p.Addr())
+	require.NoError(t, err)
+	_, err = client.Write(ask("one", 11, 1))
+	require.NoError(t, err)
+	server, err := l.Accept()
+	require.NoError(t, err)
+	defer server.Close()
+	_, err = frame(server)
+	require.NoError(t, err)
+	client.Close()
+	large := append(binary.BigEndian.AppendUint32(nil, 8<<20), make([]byte, 8<<20)...)
+	require.NoError(t, server.SetWriteDeadline(time.Now().Add(20*time.Second)))
+	for range 3 {
+		_, err = server.Write(large)
+		require.NoError(t, err, "it is open and read")
+	}
+	p.Close()
+	require.NoError(t, server.SetReadDeadline(time.Now().Add(20*time.Second)))
+	_, err = server.Read(make([]byte, 1))
+	require.Error(t, err)
+}

@@ -70,15 +70,20 @@ func (p *Proxy) answers(c *conn) {
 		if err != nil {
 			return
 		}
+		select {
+		case <-c.done: // it lingers: the server is read, and nobody hears it
+			continue
+		default:
+		}
 		if kind, begins := c.answer(b, p.cfg.Kafka); begins && c.faults.loses(kind) {
 			p.count(&p.counts.Lost)
 			return
 		}
 		if !c.faults.hold(Down, c.done) {
-			return
+			continue
 		}
 		if _, err := c.down.Write(b); err != nil {
-			return
+			c.cut()
 		}
 	}
 }
