@@ -74,9 +74,8 @@ demo: go ## post a real sample to a running `make run`, part of it twice, and lo
 test: engine ## every test but the long ones
 	go test $(RACE) -timeout 15m $(PKG)
 
-test-kafka: engine kafka ## the consumer on Apache Kafka itself, with one broker and with three (RUN= a pattern of tests)
-	go test -tags apachekafka -timeout 30m -count=1 $(if $(RUN),-run '$(RUN)') ./deploy/local/apache
-	go test -tags apachekafka -timeout 30m -count=1 -run '$(or $(RUN),^TestApache)' ./consumer
+test-kafka: engine kafka ## what runs on Apache Kafka itself: one broker, and three (RUN= a pattern of tests)
+	go test -tags apachekafka -timeout 30m -count=1 -p 1 -run '$(or $(RUN),Apache)' ./deploy/local ./consumer
 
 kafka: supervisor ## install Apache Kafka (54 MB, by Maven) if it is missing
 	@$(BIN)/supervisor install-kafka

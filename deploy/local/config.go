@@ -16,11 +16,18 @@ type config struct {
 	root       string // of the working copy
 	bin        string // where make build puts the binaries
 	data       string // of broker and engine
+	broker     string // which one: kfake or apache
 	partitions int
 	syncWrites bool
 
 	http, ingestAdmin, consumerAdmin, clickhouse, kafka port
 }
+
+// The brokers there are.
+const (
+	kfakeBroker  = "kfake"
+	apacheBroker = "apache"
+)
 
 // port is one of the five that the stack listens on.
 type port struct {
@@ -44,6 +51,7 @@ func (c *config) addFlags(f *pflag.FlagSet) error {
 		clickhouse:    port{8123, "ClickHouse", "CLICKHOUSE_PORT"},
 		kafka:         port{9092, "Kafka", "KAFKA_PORT"},
 		partitions:    4,
+		broker:        kfakeBroker,
 	}
 	flags := []string{"http-port", "ingest-admin-port", "consumer-admin-port", "clickhouse-port", "kafka-port"}
 	for i, p := range c.ports() {
@@ -51,6 +59,10 @@ func (c *config) addFlags(f *pflag.FlagSet) error {
 			return err
 		}
 		f.IntVar(&p.number, flags[i], p.number, "port of "+p.what+", on 127.0.0.1 ("+p.variable+")")
+	}
+	broker := func(name string) (string, error) { return name, knownBroker(name) }
+	if err := fromEnv("BROKER", &c.broker, kfakeBroker+" or "+apacheBroker, broker); err != nil {
+		return err
 	}
 	if err := fromEnv("PARTITIONS", &c.partitions, "a number", strconv.Atoi); err != nil {
 		return err
@@ -60,6 +72,7 @@ func (c *config) addFlags(f *pflag.FlagSet) error {
 	}
 	f.IntVar(&c.partitions, "partitions", c.partitions, "partitions of the events topic when it is created (PARTITIONS)")
 	f.BoolVar(&c.syncWrites, "sync-writes", c.syncWrites, "the broker fsyncs every batch before it acknowledges it (SYNC_WRITES)")
+	f.StringVar(&c.broker, "broker", c.broker, "kfake, which needs nothing installed, or apache: Kafka itself, on Java (BROKER)")
 	f.StringVar(&c.root, "root", ".", "root of the working copy")
 	f.StringVar(&c.bin, "bin", "", "directory of the binaries (default ROOT/.local/bin)")
 	f.StringVar(&c.data, "data", "", "data directory (default ROOT/.local/data)")
@@ -93,6 +106,9 @@ func (c *config) complete() (err error) {
 			return err
 		}
 	}
+	if err := knownBroker(c.broker); err != nil {
+		return err
+	}
 	if c.partitions < 1 {
 		return fmt.Errorf("PARTITIONS=%d: want at least 1", c.partitions)
 	}
@@ -108,6 +124,16 @@ func (c *config) complete() (err error) {
 	}
 	return nil
 }
+
+func knownBroker(name string) error {
+	if name != kfakeBroker && name != apacheBroker {
+		return fmt.Errorf("--broker %s: want %s or %s", name, kfakeBroker, apacheBroker)
+	}
+	return nil
+}
+
+// apacheDir is where Apache Kafka keeps its data.
+func (c *config) apacheDir() string { return filepath.Join(c.data, "apache") }
 
 // The environments below are the services' whole configuration: they are run as
 // anywhere else, and only where things are differs.

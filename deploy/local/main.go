@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"sluice/deploy/local/apache"
 	"sluice/deploy/local/engine/install"
 	"sluice/deploy/local/supervise"
 )
@@ -64,6 +65,15 @@ output when events can be posted, and stops everything in order on Ctrl-C.`,
 			},
 		},
 		&cobra.Command{
+			Use: "install-kafka", Short: "Install Apache Kafka if it is missing (needs Java and Maven)", Args: cobra.NoArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+				defer stop()
+				_, err := apache.Ensure(ctx, apache.Dir(cfg.root), os.Stderr)
+				return err
+			},
+		},
+		&cobra.Command{
 			Use: "check", Short: "Check that the ports are free", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error { return checkPorts(cmd.Context(), cfg.ports()) },
 		},
@@ -80,6 +90,21 @@ output when events can be posted, and stops everything in order on Ctrl-C.`,
 		envCommand(&cfg),
 	)
 	return root, nil
+}
+
+func prepareApache(ctx context.Context, cfg config) (*apache.Cluster, error) {
+	library, err := apache.Ensure(ctx, apache.Dir(cfg.root), os.Stderr)
+	if err != nil {
+		return nil, err
+	}
+	c, err := apache.New(apache.Config{
+		Library: library, Dir: cfg.apacheDir(),
+		Ports: []int{cfg.kafka.number}, SyncWrites: cfg.syncWrites,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return c, c.Prepare(ctx)
 }
 
 func envCommand(cfg *config) *cobra.Command {
@@ -131,6 +156,7 @@ func runStack(ctx context.Context, cfg config, ready io.Writer) error {
 		library: func(ctx context.Context) (string, error) {
 			return install.Ensure(ctx, install.Dir(cfg.root), os.Stderr)
 		},
+		apache: func(ctx context.Context) (*apache.Cluster, error) { return prepareApache(ctx, cfg) },
 	}
 	if err := s.run(ctx); err != nil && !errors.Is(err, errSignal) {
 		return err

@@ -114,6 +114,13 @@ func TestSupervisorKilled(t *testing.T) {
 // The whole of Sluice: an event posted is a row, and still is after the
 // supervisor was killed and started again; Ctrl-C ends it with status 0.
 func TestSluice(t *testing.T) {
+	throughAndBack(t, "ingest", "consumer", "engine", "broker", "sluice")
+}
+
+// throughAndBack is TestSluice. stopped are those whose last words are looked
+// at, in the order in which they must come.
+func throughAndBack(t *testing.T, stopped ...string) {
+	t.Helper()
 	cfg := freeConfig(t)
 	for name, pkg := range map[string]string{"broker": "./broker", "engine": "./engine", "ingest": "../../ingest", "consumer": "../../consumer"} {
 		cfg.bin = filepath.Dir(build(t, "bin/"+name, pkg))
@@ -155,9 +162,9 @@ func TestSluice(t *testing.T) {
 	require.Equal(t, 1, strings.Count(s.out.String(), "\n"), "the ready line and nothing else")
 	log := s.log.String()
 	last := -1
-	for _, stopped := range []string{"ingest   | ", "consumer | ", "engine   | ", "broker   | ", "sluice   | "} {
-		at := strings.LastIndex(log, stopped)
-		require.Greater(t, at, last, "stopped out of order: %s", stopped)
+	for _, name := range stopped {
+		at := strings.LastIndex(log, fmt.Sprintf("%-*s | ", nameWidth, name))
+		require.Greater(t, at, last, "stopped out of order: %s", name)
 		last = at
 	}
 }

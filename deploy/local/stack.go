@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"sluice/deploy/local/apache"
 	"sluice/deploy/local/lifeline"
 	"sluice/deploy/local/lock"
 	"sluice/deploy/local/supervise"
@@ -37,7 +38,8 @@ var errSignal = errors.New("told to stop")
 // process, what watches over them.
 type stack struct {
 	cfg     config
-	library func(context.Context) (string, error) // installs the engine if need be
+	library func(context.Context) (string, error)          // installs the engine if need be
+	apache  func(context.Context) (*apache.Cluster, error) // installs and prepares Kafka itself if need be
 	out     *supervise.Output
 	ready   io.Writer       // gets the ready line
 	hurry   <-chan struct{} // closed when stopping shall not be in order
@@ -102,16 +104,16 @@ func (s *stack) up(ctx context.Context) error {
 		return err
 	}
 	c := s.cfg
-	s.keep(ctx, supervise.Spec{
-		Name: "broker", Path: filepath.Join(c.bin, "broker"), Lifeline: true, StopBound: 15 * time.Second,
-		Args: []string{"--port", strconv.Itoa(c.kafka.number), "--data", filepath.Join(c.data, "broker"),
-			"--sync-writes=" + strconv.FormatBool(c.syncWrites), "--" + lifeline.Flag},
-	}, s.dials(c.kafka))
+	broker, brokerAnswers, err := s.broker(ctx)
+	if err != nil {
+		return err
+	}
+	s.keep(ctx, broker, brokerAnswers)
 	s.keep(ctx, supervise.Spec{
 		Name: "engine", Path: filepath.Join(c.bin, "engine"), Lifeline: true, StopBound: 25 * time.Second,
 		Args: []string{"--listen", c.clickhouse.address(), "--library", library, "--data", filepath.Join(c.data, "engine"), "--" + lifeline.Flag},
 	}, s.gets(c.clickhouse, "/ping"))
-	if err := s.answer(ctx, map[string]probe{"broker": s.dials(c.kafka), "engine": s.gets(c.clickhouse, "/ping")}); err != nil {
+	if err := s.answer(ctx, map[string]probe{"broker": brokerAnswers, "engine": s.gets(c.clickhouse, "/ping")}); err != nil {
 		return err
 	}
 	consumer := supervise.Spec{Path: filepath.Join(c.bin, "consumer"), Env: c.consumerEnv(), StopBound: 30 * time.Second}
@@ -136,6 +138,26 @@ func (s *stack) up(ctx context.Context) error {
 	s.log.Info("everything is up", "took", time.Since(begun).Round(time.Millisecond))
 	_, err = fmt.Fprintf(s.ready, "sluice is ready: POST http://%s/api/events\n", c.http.address())
 	return err
+}
+
+// broker is the broker chosen: how it is run, and how it is asked whether it is
+// at work. What it needs is installed and prepared first.
+func (s *stack) broker(ctx context.Context) (supervise.Spec, probe, error) {
+	c := s.cfg
+	if c.broker == kfakeBroker {
+		return supervise.Spec{
+			Name: "broker", Path: filepath.Join(c.bin, "broker"), Lifeline: true, StopBound: 15 * time.Second,
+			Args: []string{"--port", strconv.Itoa(c.kafka.number), "--data", filepath.Join(c.data, "broker"),
+				"--sync-writes=" + strconv.FormatBool(c.syncWrites), "--" + lifeline.Flag},
+		}, s.dials(c.kafka), nil
+	}
+	kafka, err := s.apache(ctx)
+	if err != nil {
+		return supervise.Spec{}, nil, err
+	}
+	spec := supervise.Spec{Name: "broker", StopBound: 30 * time.Second}
+	spec.Path, spec.Args = kafka.Command(1)
+	return spec, kafka.Answers, nil
 }
 
 // keep starts a program for the rest of the run, which ends if it gives up.
@@ -169,21 +191,33 @@ func (s *stack) waitForLeftovers(ctx context.Context) error {
 		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
 			continue // the first run
 		}
-		told := false
-		err := supervise.Await(ctx, func(context.Context) error {
+		err := s.waitFor(ctx, name, func() error {
 			l, err := lock.Try(path)
 			if err == nil {
 				return l.Release()
 			}
-			if !told {
-				told = true
-				s.log.Info("waiting for the " + name + " of an earlier run to end: " + err.Error())
-			}
 			return err
 		})
 		if err != nil {
-			return fmt.Errorf("the %s of an earlier run: %w", name, err)
+			return err
 		}
+	}
+	return s.waitFor(ctx, "broker", func() error { return apache.Leftover(s.cfg.apacheDir()) })
+}
+
+// waitFor waits until gone returns nil, and says once that it waits.
+func (s *stack) waitFor(ctx context.Context, name string, gone func() error) error {
+	told := false
+	err := supervise.Await(ctx, func(context.Context) error {
+		err := gone()
+		if err != nil && !told {
+			told = true
+			s.log.Info("waiting for the " + name + " of an earlier run to end: " + err.Error())
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("the %s of an earlier run: %w", name, err)
 	}
 	return nil
 }

@@ -286,6 +286,9 @@ func TestRefusals(t *testing.T) {
 	c = h.cfg
 	c.kafka.number = c.http.number
 	require.ErrorContains(t, c.complete(), "HTTP_PORT and KAFKA_PORT are both")
+	t.Setenv("KAFKA_PORT", "9092")
+	t.Setenv("BROKER", "redpanda")
+	require.ErrorContains(t, c.addFlags(pflag.NewFlagSet("", pflag.ContinueOnError)), `BROKER="redpanda": want kfake or apache`)
 }
 
 // safeBuffer is written by the stack and read by the test.
