@@ -15,34 +15,57 @@ import (
 	"sluice/deploy/chaos/internal/process"
 )
 
+// broker is what stands behind the proxy of Kafka's protocol.
+type broker struct {
+	spec process.Spec
+	// settle is run once, when it first answers.
+	settle func(context.Context, *evidence.Log) error
+}
+
+// minSession is the setting by which a broker bounds the session timeouts that
+// members ask for. Its default of 6 s would make every round that waits for a
+// session's end long.
+const minSession = "group.min.session.timeout.ms"
+
 // newBroker says how the broker is run: it listens on port and tells clients to
-// connect to advertise.
-func newBroker(cfg config, data string, port int, advertise string) (broker, error) {
-	if cfg.broker != "kfake" {
+// connect to advertise. What it needs is installed and prepared.
+func newBroker(_ context.Context, cfg config, dir string, port int, advertise string) (broker, error) {
+	data := filepath.Join(dir, "broker")
+	if cfg.broker == apacheBroker {
 		return broker{}, errors.New("BROKER=apache is not there yet")
 	}
 	return broker{
-		port: port,
 		spec: process.Spec{
-			Name: plan.Broker, Path: filepath.Join(filepath.Dir(data), "bin", "broker"),
+			Name: plan.Broker, Path: filepath.Join(dir, "bin", "broker"),
 			Args: []string{"--port", strconv.Itoa(port), "--advertise", advertise, "--data", data},
 		},
 		settle: func(ctx context.Context, log *evidence.Log) error {
-			return shortSessions(ctx, log.Admin(), cfg.session)
+			return alter(ctx, log.Admin(), minSession, milliseconds(cfg.session))
 		},
 	}, nil
 }
 
-// shortSessions lets members ask for a session timeout below the default's 6 s,
-// so that a round that waits for one to end is short.
-func shortSessions(ctx context.Context, admin *kadm.Client, session time.Duration) error {
-	ms := strconv.FormatInt(session.Milliseconds(), 10)
-	altered, err := admin.AlterBrokerConfigs(ctx, []kadm.AlterConfig{{Op: kadm.SetConfig, Name: "group.min.session.timeout.ms", Value: &ms}})
+// linger is how long connections to the broker outlive their clients. kfake
+// never expires a member that was killed while it waited to be let into the
+// group: it begins the session when it has answered, and on a connection that
+// was reset it cannot. Such a member holds its partitions for ever.
+func linger(cfg config) time.Duration {
+	if cfg.broker == apacheBroker {
+		return 0
+	}
+	return 3 * cfg.session
+}
+
+func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
+
+// alter sets a setting of the broker.
+func alter(ctx context.Context, admin *kadm.Client, name, value string) error {
+	altered, err := admin.AlterBrokerConfigs(ctx, []kadm.AlterConfig{{Op: kadm.SetConfig, Name: name, Value: &value}})
 	for _, a := range altered {
 		err = errors.Join(err, a.Err)
 	}
 	if err != nil {
-		return fmt.Errorf("setting group.min.session.timeout.ms: %w", err)
+		return fmt.Errorf("setting %s: %w", name, err)
 	}
 	return nil
 }

@@ -31,6 +31,12 @@ type config struct {
 	quiet      time.Duration
 }
 
+// The brokers there are.
+const (
+	kfakeBroker  = "kfake"
+	apacheBroker = "apache"
+)
+
 const usage = `chaos runs a broker, the ClickHouse engine, an edge and three consumers, each a
 process of its own, sends events through them, and meanwhile kills and freezes
 them and cuts, delays and stalls what lies between them. After each round it
@@ -43,7 +49,7 @@ Exit status: 0 all rounds held, 1 one did not, 2 it could not be told.
 // parse reads the command line. The environment gives ROUNDS, TIME, SEED and
 // BROKER, which are also make's.
 func parse(args []string) (config, error) {
-	c := config{rounds: 20, broker: "kfake", consumers: 3, partitions: 6, session: 2 * time.Second, window: 2 * time.Second, quiet: 60 * time.Second, fresh: 50}
+	c := config{rounds: 20, broker: kfakeBroker, consumers: 3, partitions: 6, session: 2 * time.Second, window: 2 * time.Second, quiet: 60 * time.Second, fresh: 50}
 	c.seed = uint64(time.Now().UnixNano()) % 1_000_000
 	timeGiven := false
 	for name, set := range map[string]func(string) error{
@@ -88,7 +94,7 @@ func (c *config) complete(rest []string) (err error) {
 		return fmt.Errorf("unexpected %q", rest[0])
 	case c.rounds < 0 || c.time < 0 || c.rounds == 0 && c.time == 0:
 		return errors.New("give ROUNDS, TIME or both, and more than 0 of it")
-	case c.broker != "kfake" && c.broker != "apache":
+	case c.broker != kfakeBroker && c.broker != apacheBroker:
 		return fmt.Errorf("BROKER=%s: want kfake or apache", c.broker)
 	case c.fresh < 1 || c.first < 1:
 		return errors.New("--fresh and --first begin at 1")

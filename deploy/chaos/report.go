@@ -70,7 +70,7 @@ func (r *report) planned(steps []plan.Step, session time.Duration) {
 	}
 }
 
-// held counts what came of a round.
+// came counts what came of a round.
 func (r *report) came(o outcome, round int) {
 	r.Events += o.sent.Sent
 	r.Retries += o.sent.Retries
@@ -130,7 +130,7 @@ func (r *report) table(w io.Writer) {
 	line("  dead letters", r.DeadLettered, "")
 	line("  forwarded", r.Forwarded, "")
 	fmt.Fprintln(w)
-	fmt.Fprintf(w, "%-28s %10s  %10s  %10s\n", "", "kill -9", "frozen", "past session")
+	fmt.Fprintf(w, "%-28s %10s  %10s  %12s\n", "", "kill -9", "frozen", "past session")
 	victims := []string{plan.Edge, plan.Broker, plan.Engine}
 	for name := range mergeKeys(r.Kills, r.Short, r.Long) {
 		if !slices.Contains(victims, name) {
@@ -140,10 +140,10 @@ func (r *report) table(w io.Writer) {
 	slices.Sort(victims[3:])
 	var kills, short, long int
 	for _, v := range victims {
-		fmt.Fprintf(w, "%-28s %10d  %10d  %10d\n", v, r.Kills[v], r.Short[v], r.Long[v])
+		fmt.Fprintf(w, "%-28s %10d  %10d  %12d\n", v, r.Kills[v], r.Short[v], r.Long[v])
 		kills, short, long = kills+r.Kills[v], short+r.Short[v], long+r.Long[v]
 	}
-	fmt.Fprintf(w, "%-28s %10d  %10d  %10d\n\n", "all", kills, short, long)
+	fmt.Fprintf(w, "%-28s %10d  %10d  %12d\n\n", "all", kills, short, long)
 	for _, a := range plan.Actions()[2:] {
 		more := map[plan.Action]string{
 			plan.Cut:  fmt.Sprintf("%d connections cut", r.Links.Cut),

@@ -79,12 +79,20 @@ const giveup = 30 * time.Second
 
 // happen makes the steps happen and returns when each is over and undone.
 func (s *stack) happen(ctx context.Context, steps []plan.Step, begun time.Time) error {
+	// One after the other for each victim: on a busy machine a step may take so
+	// long that the next one is due before it is undone.
+	rows := map[string][]plan.Step{}
+	for _, step := range steps {
+		rows[step.Victim+step.Link.String()] = append(rows[step.Victim+step.Link.String()], step)
+	}
 	errs := make(chan error, len(steps))
 	var all sync.WaitGroup
-	for _, step := range steps {
+	for _, row := range rows {
 		all.Go(func() {
-			if pause(ctx, time.Until(begun.Add(step.At))) {
-				errs <- s.step(ctx, step)
+			for _, step := range row {
+				if pause(ctx, time.Until(begun.Add(step.At))) {
+					errs <- s.step(ctx, step)
+				}
 			}
 		})
 	}

@@ -51,15 +51,6 @@ const (
 	stranger = "stranger" // who produces past the edge
 )
 
-// broker is what stands behind the proxy of Kafka's protocol.
-type broker struct {
-	spec process.Spec
-	// port is where it listens.
-	port int
-	// settle is run once, when it first answers.
-	settle func(context.Context, *evidence.Log) error
-}
-
 // start brings everything up in dir. Whatever it returns, stop must be called.
 func start(ctx context.Context, cfg config, library, dir string, spawner *supervise.Spawner, onEnd func(name, how string)) (s *stack, err error) {
 	s = &stack{
@@ -84,16 +75,12 @@ func start(ctx context.Context, cfg config, library, dir string, spawner *superv
 		return p.Start()
 	}
 
-	// kfake never expires a member that was killed while it waited to be let
-	// into the group: it begins the session when it has answered, and on a
-	// connection that was reset it cannot. Such a member holds its partitions
-	// for ever. So the connections to the broker outlive their clients a little.
-	front, err := s.front(plan.Broker, proxy.Config{Target: local(ports[0]), Kafka: true, Linger: 3 * cfg.session})
+	front, err := s.front(plan.Broker, proxy.Config{Target: local(ports[0]), Kafka: true, Linger: linger(cfg)})
 	if err != nil {
 		return s, err
 	}
 	s.kafka = front
-	b, err := newBroker(cfg, filepath.Join(dir, "broker"), ports[0], front)
+	b, err := newBroker(ctx, cfg, dir, ports[0], front)
 	if err != nil {
 		return s, err
 	}

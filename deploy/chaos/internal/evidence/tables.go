@@ -35,6 +35,9 @@ func OpenTables(dsn string) (*Tables, error) {
 // Close closes the connections.
 func (t *Tables) Close() { _ = t.conn.Close() } // nothing was left to be written
 
+// Exec runs a statement.
+func (t *Tables) Exec(ctx context.Context, sql string) error { return t.conn.Exec(ctx, sql) }
+
 // KeepParts lets no part of event_log be merged any more, so that a row stored
 // twice stays to be seen. It is a setting of the table: it outlives the engine,
 // as SYSTEM STOP MERGES does not.
