@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"sluice/deploy/chaos/internal/evidence"
 	"sluice/deploy/chaos/internal/plan"
 	"sluice/deploy/chaos/internal/process"
+	"sluice/deploy/local/apache"
 )
 
 // broker is what stands behind the proxy of Kafka's protocol.
@@ -29,10 +31,10 @@ const minSession = "group.min.session.timeout.ms"
 
 // newBroker says how the broker is run: it listens on port and tells clients to
 // connect to advertise. What it needs is installed and prepared.
-func newBroker(_ context.Context, cfg config, dir string, port int, advertise string) (broker, error) {
+func newBroker(ctx context.Context, cfg config, dir string, port int, advertise string) (broker, error) {
 	data := filepath.Join(dir, "broker")
 	if cfg.broker == apacheBroker {
-		return broker{}, errors.New("BROKER=apache is not there yet")
+		return newApache(ctx, cfg, data, port, advertise)
 	}
 	return broker{
 		spec: process.Spec{
@@ -42,6 +44,29 @@ func newBroker(_ context.Context, cfg config, dir string, port int, advertise st
 		settle: func(ctx context.Context, log *evidence.Log) error {
 			return alter(ctx, log.Admin(), minSession, milliseconds(cfg.session))
 		},
+	}, nil
+}
+
+// newApache is one node of Apache Kafka itself.
+func newApache(ctx context.Context, cfg config, data string, port int, advertise string) (broker, error) {
+	library, err := apache.Ensure(ctx, apache.Dir(cfg.root), os.Stderr)
+	if err != nil {
+		return broker{}, err
+	}
+	c, err := apache.New(apache.Config{
+		Library: library, Dir: data, Ports: []int{port}, Quick: true,
+		Settings: map[string]string{"advertised.listeners": "BROKER://" + advertise, minSession: milliseconds(cfg.session)},
+	})
+	if err != nil {
+		return broker{}, err
+	}
+	if err := c.Prepare(ctx); err != nil {
+		return broker{}, err
+	}
+	path, args := c.Command(c.Nodes()[0])
+	return broker{
+		spec:   process.Spec{Name: plan.Broker, Path: path, Args: args},
+		settle: func(context.Context, *evidence.Log) error { return nil },
 	}, nil
 }
 
