@@ -258,7 +258,7 @@ func (c *comparison) read(ctx context.Context) error {
 		return err
 	}
 	defer reader.Close()
-	most := int(min(max(c.Memory/3/factBytes, 1000), 4<<20))
+	most := int(min(max(c.Memory/3/factBytes, 4), 4<<20))
 	decoder := batch.NewDecoder(c.r.Partitions)
 	c.facts = make([]fact, 0, min(int64(most), c.r.To-c.r.From))
 	next := c.r.From
