@@ -189,7 +189,7 @@ func Judge(s Setup, f Facts) Report {
 	if f.Kafka.Away != nil {
 		r.Away = append(r.Away, "Kafka could not be asked: "+f.Kafka.Away.Error())
 	} else {
-		judgeKafka(&r, s, f.Kafka)
+		judgeKafka(&r, s, f.Kafka, f.ClickHouse.Barriers.Value)
 	}
 	return r
 }

@@ -51,6 +51,8 @@ type ClickHouse struct {
 	// Parts is, for each table, the table partition with the most parts.
 	Parts Known[map[string]Parts]
 	Disks Known[[]Disk]
+	// Barriers are the partition counts that the journal records.
+	Barriers Known[[]Commit]
 	// ReadOnly are the replicated tables that take no writes.
 	ReadOnly Known[[]string]
 }
@@ -105,7 +107,8 @@ type Topic struct {
 	Replicas int
 }
 
-// Commit is what a commit of ours says of the topic it was made for.
+// Commit is what a commit of ours, or a barrier in the journal, says of the
+// topic it was made for.
 type Commit struct {
 	Partition  int32
 	TopicID    uuid.UUID

@@ -77,8 +77,8 @@ func gatherClickHouse(ctx context.Context, conn driver.Conn, c *ClickHouse) erro
 // that others have.
 func refusal(err error) error {
 	var ex *clickhouse.Exception
-	const unknownFunction, unknownIdentifier, unknownTable, unknownDatabase, notImplemented, accessDenied = 46, 47, 60, 81, 48, 497
-	if !errors.As(err, &ex) || !slices.Contains([]int32{unknownFunction, unknownIdentifier, unknownTable, unknownDatabase, notImplemented, accessDenied}, ex.Code) {
+	const unknownFunction, unknownIdentifier, unknownTable, unknownDatabase, unknownEnum, notImplemented, accessDenied = 46, 47, 60, 81, 691, 48, 497
+	if !errors.As(err, &ex) || !slices.Contains([]int32{unknownFunction, unknownIdentifier, unknownTable, unknownDatabase, unknownEnum, notImplemented, accessDenied}, ex.Code) {
 		return nil
 	}
 	text, _, _ := strings.Cut(strings.TrimPrefix(ex.Message, "DB::Exception: "), "\n")
@@ -229,6 +229,11 @@ func rest(ctx context.Context, conn driver.Conn, c *ClickHouse) error {
 			d.ReadOnly, d.Broken = readOnly == 1, broken == 1
 			return d, err
 		}); err != nil {
+		return err
+	}
+	if err := list(ctx, conn, &c.Barriers, `
+		SELECT partition, topic_id, toInt32(max(offset)) FROM journal WHERE entry = 'barrier' GROUP BY partition, topic_id`,
+		func(r driver.Rows) (b Commit, err error) { return b, r.Scan(&b.Partition, &b.TopicID, &b.Partitions) }); err != nil {
 		return err
 	}
 	return list(ctx, conn, &c.ReadOnly, `

@@ -16,7 +16,7 @@ const letterRoom = 64 << 10
 // metadataBytes is the room an intent needs in a commit: about 150 bytes now.
 const metadataBytes = 512
 
-func judgeKafka(r *Report, s Setup, k Kafka) {
+func judgeKafka(r *Report, s Setup, k Kafka, barriers []Commit) {
 	for _, t := range []struct {
 		name  string
 		judge func(*Report, Setup, Kafka, string)
@@ -35,7 +35,9 @@ func judgeKafka(r *Report, s Setup, k Kafka) {
 	}
 	r.add("kafka.offset_metadata_max_bytes", metadataMax(k))
 	r.add("kafka.offsets_retention", offsetsRetention(s, k))
-	r.add("kafka.partition_count", of(k.Commits, func(all []Commit) *Finding { return partitionCount(k.Topics[s.Topic], all) }))
+	r.add("kafka.partition_count", of(k.Commits, func(all []Commit) *Finding {
+		return partitionCount(k.Topics[s.Topic], append(all[:len(all):len(all)], barriers...))
+	}))
 }
 
 // of judges one value of a topic's configuration; a value that the broker does
@@ -302,7 +304,7 @@ func offsetsRetention(s Setup, k Kafka) *Finding {
 }
 
 // partitionCount: with partitions added, keys belong to other partitions than
-// their first records are in.
+// their first records are in. The owners wait for each other's barriers.
 func partitionCount(topic Known[Topic], commits []Commit) *Finding {
 	return of(topic, func(t Topic) *Finding {
 		var recorded int32
@@ -314,8 +316,8 @@ func partitionCount(topic Known[Topic], commits []Commit) *Finding {
 		if recorded == 0 || recorded == t.Partitions {
 			return nil
 		}
-		return warn(fmt.Sprintf("the topic has %d partitions, and the last commits were made with %d", t.Partitions, recorded),
-			"keys move to other partitions; the owners forward what is misplaced, and a key's first record may still lie unread in an older one",
-			"nothing to mend by hand: the owners go by the new count from their next recovery on, and so do their commits")
+		return warn(fmt.Sprintf("the topic has %d partitions, and was last decided with %d", t.Partitions, recorded),
+			"keys move to other partitions: nothing is decided until every older partition has journaled a barrier with the new count",
+			"nothing to mend by hand: it passes when an owner of each partition has run")
 	})
 }

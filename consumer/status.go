@@ -1,0 +1,413 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"text/tabwriter"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"sluice/consumer/internal/doctor"
+	"sluice/consumer/internal/intent"
+	"sluice/consumer/internal/monitor"
+	"sluice/consumer/internal/store"
+	"sluice/schemas/topic"
+)
+
+func statusCommand() *cobra.Command {
+	var asJSON bool
+	var members []string
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show where every partition stands, who owns it, and what holds it up",
+		Long: `status shows, for every partition, the log's start and end, the journal's end and
+how many offsets it lies behind, the group's commit and whose it is, what its
+owner is at, and the balance's difference; then the doctor's summary.
+
+  commit    closed (ours, nothing is being written), open (ours, a batch is), reread
+            (ours, a range is compared again), foreign (an operator's or a tool's: the
+            next owner goes by it), other topic, unreadable, or none
+  state     owning, recovering or halted, as the member says on its admin port;
+            assigned where only the group knows of an owner, unowned where it does not
+
+It changes nothing, and works with no consumer running. What could not be asked
+is shown as "?".
+
+Exit status: 0 every partition has an owner and moves; 1 something needs
+attention (it is listed); 2 it could not be told, because ClickHouse or Kafka did
+not answer.`,
+		Args: cobra.NoArgs,
+		RunE: comparing(func(cmd *cobra.Command, t *tools) error {
+			if len(members) == 0 {
+				members = []string{t.cfg.Admin.Address}
+			}
+			s := t.status(cmd.Context(), members)
+			if err := s.write(cmd.OutOrStdout(), asJSON); err != nil {
+				return err
+			}
+			switch {
+			case len(s.Errors) > 0:
+				return exitError{2, fmt.Errorf("could not tell: %s", strings.Join(s.Errors, "; "))}
+			case !s.OK:
+				return exitError{1, nil}
+			}
+			return nil
+		}),
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the status as one line of JSON")
+	cmd.Flags().StringSliceVar(&members, "members", nil, "admin addresses of the members to ask, host:port, separated by commas (default admin.address)")
+	return cmd
+}
+
+// status is one look at everything. What could not be learnt is nil.
+type status struct {
+	OK      bool      `json:"ok"`
+	Topic   string    `json:"topic"`
+	TopicID uuid.UUID `json:"topic_id"`
+	Group   string    `json:"group"`
+	// Members are those of the group, by instance id or client id and host.
+	Members    []string          `json:"members"`
+	Partitions []partitionStatus `json:"partitions"`
+	Doctor     string            `json:"doctor"`
+	// Problems need attention, Errors kept us from knowing.
+	Problems []string `json:"problems"`
+	Errors   []string `json:"errors"`
+}
+
+type partitionStatus struct {
+	Partition int32  `json:"partition"`
+	LogStart  *int64 `json:"log_start"`
+	LogEnd    *int64 `json:"log_end"`
+	// JournalEnd is the first offset not journaled, Lag how many offsets of
+	// the log lie beyond it (markers of transactions among them).
+	JournalEnd *int64 `json:"journal_end"`
+	Lag        *int64 `json:"lag"`
+	// Gaps are ranges before journaled ones that the journal does not have.
+	Gaps []gap `json:"gaps"`
+	// Commit is nil when there is none; CommitIs is as the help says it.
+	Commit   *int64 `json:"commit"`
+	CommitIs string `json:"commit_is"`
+	Member   string `json:"member"`
+	State    string `json:"state"`
+	Reason   string `json:"reason,omitempty"`
+	// Difference is the balance's: 0 when every record is accounted for.
+	Difference *int64 `json:"difference"`
+}
+
+// gap is a range of offsets: First inclusive, End exclusive.
+type gap struct {
+	First int64 `json:"first"`
+	End   int64 `json:"end"`
+}
+
+// statusBound is how long Kafka, ClickHouse and each member may take to answer.
+const statusBound = 15 * time.Second
+
+// status asks all sides at once. It does not fail: what could not be asked is
+// among the errors.
+func (t *tools) status(ctx context.Context, addresses []string) status {
+	ctx, cancel := context.WithTimeout(ctx, statusBound)
+	defer cancel()
+	s := status{Topic: t.cfg.Kafka.Topic, Group: t.cfg.Group.ID, Members: []string{}, Partitions: []partitionStatus{}, Problems: []string{}, Errors: []string{}}
+	setup := doctorSetup(t.cfg)
+	var asking sync.WaitGroup
+	var report doctor.Report
+	asking.Go(func() { report = doctor.Judge(setup, doctor.Gather(ctx, setup, t.store.Conn(), t.kafka.Admin())) })
+	said := make([]monitor.Status, len(addresses))
+	silent := make([]error, len(addresses))
+	for i, address := range addresses {
+		asking.Go(func() { said[i], silent[i] = memberStatus(ctx, address) })
+	}
+	if err := s.askKafka(ctx, t); err != nil {
+		s.Errors = append(s.Errors, fmt.Sprintf("Kafka (kafka.brokers %s): %v", strings.Join(t.cfg.Kafka.Brokers, ","), err))
+	} else if err := s.askClickHouse(ctx, t.store); err != nil {
+		s.Errors = append(s.Errors, fmt.Sprintf("ClickHouse (clickhouse.dsn): %v", err))
+	}
+	asking.Wait()
+
+	heard := s.merge(said, silent)
+	s.Doctor = report.Summary()
+	if err := report.Refused(); err != nil && !slices.ContainsFunc(said, func(m monitor.Status) bool { return m.Refused == err.Error() }) {
+		s.Problems = append(s.Problems, err.Error())
+	}
+	s.judge(heard, addresses, silent)
+	s.OK = len(s.Problems) == 0 && len(s.Errors) == 0
+	return s
+}
+
+// askKafka fills in the log's bounds, the commits and the group's members.
+func (s *status) askKafka(ctx context.Context, t *tools) error {
+	id, count, err := t.kafka.Topic(ctx)
+	if err != nil {
+		return err
+	}
+	s.TopicID = id
+	admin := t.kafka.Admin()
+	starts, err := admin.ListStartOffsets(ctx, s.Topic)
+	if err != nil {
+		return fmt.Errorf("the log's starts: %w", err)
+	}
+	ends, err := admin.ListCommittedOffsets(ctx, s.Topic)
+	if err != nil {
+		return fmt.Errorf("the log's ends: %w", err)
+	}
+	commits, err := admin.FetchOffsets(ctx, s.Group)
+	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
+		return fmt.Errorf("the group's commits: %w", err)
+	}
+	owners, err := s.askGroup(ctx, admin)
+	if err != nil {
+		return err
+	}
+	for p := range count {
+		line := partitionStatus{Partition: p, Gaps: []gap{}, CommitIs: "none", Member: owners[p], State: "unowned"}
+		if o, ok := starts.Lookup(s.Topic, p); ok && o.Err == nil {
+			line.LogStart = &o.Offset
+		}
+		if o, ok := ends.Lookup(s.Topic, p); ok && o.Err == nil {
+			line.LogEnd = &o.Offset
+		} else {
+			s.Problems = append(s.Problems, fmt.Sprintf("partition %d: the log's end is not known: %v", p, o.Err))
+		}
+		if o, ok := commits.Lookup(s.Topic, p); ok && o.Err == nil && o.At >= 0 {
+			line.Commit, line.CommitIs = &o.At, commitIs(o.Metadata, id)
+		}
+		if line.Member != "" {
+			line.State = "assigned"
+		}
+		s.Partitions = append(s.Partitions, line)
+	}
+	return nil
+}
+
+// commitIs says whose a commit is, by its metadata.
+func commitIs(metadata string, id uuid.UUID) string {
+	in, ours, err := intent.Parse(metadata)
+	switch {
+	case err != nil:
+		return "unreadable"
+	case !ours:
+		return "foreign"
+	case in.TopicID != id:
+		return "other topic"
+	case in.Closed:
+		return "closed"
+	case in.Reread > 0:
+		return fmt.Sprintf("reread to %d", in.Reread)
+	}
+	return fmt.Sprintf("open to %d", in.Last)
+}
+
+// askGroup lists the group's members and tells which owns each partition, in
+// the classic protocol or KIP-848's.
+func (s *status) askGroup(ctx context.Context, admin *kadm.Client) (map[int32]string, error) {
+	owners := map[int32]string{}
+	add := func(instance *string, client, host string, owned []int32) {
+		name := client + "@" + strings.TrimPrefix(host, "/")
+		if instance != nil && *instance != "" {
+			name = *instance
+		}
+		s.Members = append(s.Members, name)
+		for _, p := range owned {
+			owners[p] = name
+		}
+	}
+	classic, err := admin.DescribeGroups(ctx, s.Group)
+	if err != nil {
+		return nil, fmt.Errorf("describing the group %s: %w", s.Group, err)
+	}
+	for _, m := range classic[s.Group].Members {
+		var owned []int32
+		if a, ok := m.Assigned.AsConsumer(); ok {
+			for _, topic := range a.Topics {
+				if topic.Topic == s.Topic {
+					owned = append(owned, topic.Partitions...)
+				}
+			}
+		}
+		add(m.InstanceID, m.ClientID, m.ClientHost, owned)
+	}
+	if len(s.Members) > 0 {
+		return owners, nil
+	}
+	// A broker that does not know KIP-848 has no such group either.
+	if groups, err := admin.DescribeConsumerGroups(ctx, s.Group); err == nil {
+		for _, m := range groups[s.Group].Members {
+			var owned []int32
+			for p := range m.Assignment[s.Topic] {
+				owned = append(owned, p)
+			}
+			add(m.InstanceID, m.ClientID, m.ClientHost, owned)
+		}
+	}
+	return owners, nil
+}
+
+// askClickHouse fills in where the journal ends and the balance.
+func (s *status) askClickHouse(ctx context.Context, st *store.Store) error {
+	for i := range s.Partitions {
+		line := &s.Partitions[i]
+		seen, err := st.Seen(ctx, topic.Origin{TopicID: s.TopicID, Partition: line.Partition})
+		if err != nil {
+			return err
+		}
+		line.Difference = new(int64) // of a partition of which nothing is journaled
+		end := max(seen.End, 0)
+		if line.LogStart != nil && seen.End < 0 {
+			end = *line.LogStart // nothing is journaled: the owner begins here
+		}
+		line.JournalEnd = &end
+		if line.LogEnd != nil {
+			lag := max(0, *line.LogEnd-end)
+			line.Lag = &lag
+		}
+		before := end
+		for _, island := range seen.Islands {
+			line.Gaps = append(line.Gaps, gap{before, island.First})
+			before = island.End
+		}
+	}
+	rows, err := st.Conn().Query(ctx, "SELECT partition, difference FROM balance WHERE topic_id = ?", s.TopicID)
+	if err != nil {
+		return fmt.Errorf("the balance: %w", err)
+	}
+	defer rows.Close() //nolint:errcheck // Err below tells
+	for rows.Next() {
+		var p int32
+		var difference int64
+		if err := rows.Scan(&p, &difference); err != nil {
+			return fmt.Errorf("the balance: %w", err)
+		}
+		if i := slices.IndexFunc(s.Partitions, func(l partitionStatus) bool { return l.Partition == p }); i >= 0 {
+			s.Partitions[i].Difference = &difference
+		}
+	}
+	return rows.Err()
+}
+
+// memberStatus asks a member's admin port.
+func memberStatus(ctx context.Context, address string) (monitor.Status, error) {
+	var st monitor.Status
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return st, err
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/status", nil)
+	if err != nil {
+		return st, err
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	res, err := client.Do(req)
+	if err != nil {
+		return st, err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return st, fmt.Errorf("/status answers %s", res.Status)
+	}
+	return st, json.NewDecoder(io.LimitReader(res.Body, 8<<20)).Decode(&st)
+}
+
+// merge puts what the members said of their partitions beside the rest, and
+// tells how many answered.
+func (s *status) merge(said []monitor.Status, silent []error) (heard int) {
+	for i, m := range said {
+		if silent[i] != nil {
+			continue
+		}
+		heard++
+		if m.Refused != "" {
+			s.Problems = append(s.Problems, "a member holds all its partitions back: "+m.Refused)
+		}
+		for _, p := range m.Partitions {
+			at := slices.IndexFunc(s.Partitions, func(l partitionStatus) bool { return l.Partition == p.Partition })
+			if at < 0 { // Kafka did not answer
+				s.Partitions = append(s.Partitions, partitionStatus{Partition: p.Partition, Gaps: []gap{}, CommitIs: "?"})
+				at = len(s.Partitions) - 1
+			}
+			s.Partitions[at].State, s.Partitions[at].Reason = string(p.State), p.Reason
+		}
+	}
+	slices.SortFunc(s.Partitions, func(a, b partitionStatus) int { return int(a.Partition - b.Partition) })
+	return heard
+}
+
+// judge lists what needs attention.
+func (s *status) judge(heard int, addresses []string, silent []error) {
+	problem := func(format string, args ...any) { s.Problems = append(s.Problems, fmt.Sprintf(format, args...)) }
+	switch {
+	case heard == 0 && len(s.Members) == 0:
+		problem("no consumer is running: the group has no member, and the admin port %s does not answer (%v)", addresses[0], silent[0])
+	case heard == 0:
+		problem("the group has %d members, but no admin port asked answers (%s: %v); --members names others", len(s.Members), addresses[0], silent[0])
+	}
+	for _, l := range s.Partitions {
+		switch {
+		case l.State == string(monitor.Halted):
+			problem("partition %d is halted: %s", l.Partition, l.Reason)
+		case l.State == "unowned" && len(s.Members) > 0:
+			problem("partition %d has no owner", l.Partition)
+		}
+		for _, g := range l.Gaps {
+			problem("partition %d: the journal lacks offsets %d to %d; the owner decides them again, by comparison", l.Partition, g.First, g.End-1)
+		}
+		if l.LogStart != nil && l.JournalEnd != nil && *l.JournalEnd < *l.LogStart {
+			problem("partition %d: offsets %d to %d left the log before they were read: they are lost", l.Partition, *l.JournalEnd, *l.LogStart-1)
+		}
+		if l.LogEnd != nil && l.JournalEnd != nil && *l.JournalEnd > *l.LogEnd {
+			problem("partition %d: the log ends at %d but the journal at %d: records that were decided are gone from it", l.Partition, *l.LogEnd, *l.JournalEnd)
+		}
+		if l.Difference != nil && *l.Difference != 0 {
+			problem("partition %d: the balance differs by %d; \"consumer verify\" says which keys", l.Partition, *l.Difference)
+		}
+	}
+}
+
+func (s status) write(w io.Writer, asJSON bool) error {
+	if asJSON {
+		return json.NewEncoder(w).Encode(s)
+	}
+	fmt.Fprintf(w, "topic %s (%s), group %s: %d members %s\n\n", s.Topic, s.TopicID, s.Group, len(s.Members), strings.Join(s.Members, ", "))
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "PARTITION\tLOG START\tLOG END\tJOURNAL END\tLAG\tCOMMIT\tWHOSE\tSTATE\tMEMBER\tGAPS\tDIFFERENCE")
+	for _, l := range s.Partitions {
+		commit := "-"
+		if l.Commit != nil {
+			commit = fmt.Sprint(*l.Commit)
+		}
+		fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", l.Partition, known(l.LogStart), known(l.LogEnd), known(l.JournalEnd), known(l.Lag),
+			commit, l.CommitIs, l.State, l.Member, len(l.Gaps), known(l.Difference))
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "\ndoctor: %s\n", s.Doctor)
+	for _, p := range s.Problems {
+		fmt.Fprintf(w, "attention: %s\n", p)
+	}
+	return nil
+}
+
+func known(n *int64) string {
+	if n == nil {
+		return "?"
+	}
+	return fmt.Sprint(*n)
+}
