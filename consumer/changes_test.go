@@ -13,6 +13,7 @@ import (
 
 	"sluice/consumer/internal/batch"
 	"sluice/consumer/internal/group"
+	"sluice/consumer/internal/index"
 	"sluice/consumer/internal/intent"
 	"sluice/consumer/internal/partition"
 	"sluice/schemas/event"
@@ -134,7 +135,7 @@ func (s *stack) owning(l partition.Log) (stop func()) {
 	halt, done := make(chan struct{}), make(chan struct{})
 	owner := partition.New(partition.Config{
 		Topic: s.cfg.Kafka.Topic, Limits: batch.Limits{Rows: 10, Bytes: 1 << 20, Age: 5 * time.Millisecond, TablePartitions: 60},
-		CloseAfter: 5 * time.Millisecond, IntentFresh: time.Minute, IndexKeys: 1000, IndexAge: time.Hour,
+		CloseAfter: 5 * time.Millisecond, IntentFresh: time.Minute, Index: index.NewBudget(8<<20, 1), IndexLive: time.Hour,
 	}, l, s.store, unregistered(), s.log)
 	go func() { defer close(done); owner.Run(s.t.Context(), halt) }()
 	return func() { close(halt); <-done }

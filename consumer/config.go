@@ -37,8 +37,9 @@ type config struct {
 		IntentFresh    time.Duration  `mapstructure:"intent_fresh" help:"age of an intent past which it is committed again before its INSERT"`
 	} `mapstructure:"group"`
 	Index struct {
-		Keys int           `mapstructure:"keys" help:"most recent keys kept in memory for each partition (about 100 bytes each)"`
-		Age  time.Duration `mapstructure:"age" help:"how far back recent keys are loaded when a partition is assigned"`
+		Bytes int64         `mapstructure:"bytes" help:"memory for known keys, shared by all partitions of this process (9 to 14 bytes a key)"`
+		Live  time.Duration `mapstructure:"live" help:"how far back keys are loaded first when a partition is assigned"`
+		Loads int           `mapstructure:"loads" help:"most loads of keys from ClickHouse at a time"`
 	} `mapstructure:"index"`
 	Topics struct {
 		Partitions  int32         `mapstructure:"partitions" help:"partitions of the events topic when \"topics ensure\" creates it"`
@@ -62,8 +63,9 @@ func defaults() config {
 	c.Group.RevokeTimeout = 5 * time.Second
 	c.Group.CloseAfter = 5 * time.Millisecond
 	c.Group.IntentFresh = 3 * time.Second
-	c.Index.Keys = 1_000_000
-	c.Index.Age = 2 * time.Hour
+	c.Index.Bytes = 512 << 20
+	c.Index.Live = 2 * time.Hour
+	c.Index.Loads = 2
 	c.Topics.Partitions = 4
 	c.Topics.Replication = 1
 	c.Topics.Retention = 7 * 24 * time.Hour
@@ -85,8 +87,8 @@ func (c config) validate() error {
 	if c.Budget.InsertsPerSecond <= 0 {
 		errs = append(errs, errors.New("budget.inserts_per_second must be positive"))
 	}
-	if c.Index.Keys < 1 {
-		errs = append(errs, errors.New("index.keys must be at least 1"))
+	if c.Index.Bytes < 1<<20 || c.Index.Loads < 1 {
+		errs = append(errs, errors.New("index.bytes must be at least 1048576 and index.loads at least 1"))
 	}
 	if c.Topics.Partitions < 1 || c.Topics.Replication < 1 {
 		errs = append(errs, errors.New("topics.partitions and topics.replication must be at least 1"))

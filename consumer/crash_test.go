@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"sluice/consumer/internal/batch"
+	"sluice/consumer/internal/index"
 	"sluice/consumer/internal/kafka"
 	"sluice/consumer/internal/partition"
 	"sluice/consumer/internal/store"
@@ -89,7 +90,7 @@ func (s *stack) own(k *kafka.Log, c *crasher, end int64) (crashed bool) {
 	}}, c}
 	owner := partition.New(partition.Config{
 		Topic: s.cfg.Kafka.Topic, Limits: s.cfg.Batch, CloseAfter: 5 * time.Millisecond,
-		IntentFresh: time.Minute, IndexKeys: 1000, IndexAge: time.Hour,
+		IntentFresh: time.Minute, Index: index.NewBudget(8<<20, 1), IndexLive: time.Hour,
 	}, log, crashStore{s.store, c}, unregistered(), s.log)
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() { defer close(done); owner.Run(ctx, stop) }()

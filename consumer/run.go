@@ -14,6 +14,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"sluice/consumer/internal/group"
+	"sluice/consumer/internal/index"
 	"sluice/consumer/internal/kafka"
 	"sluice/consumer/internal/migrate"
 	"sluice/consumer/internal/monitor"
@@ -85,6 +86,7 @@ func consume(ctx context.Context, cfg config, log *slog.Logger, mon *monitor.Mon
 	tasks.Go(func() { k.Watch(owning) })
 	budget := rate.NewLimiter(rate.Limit(cfg.Budget.InsertsPerSecond), max(1, int(cfg.Budget.InsertsPerSecond/4)))
 
+	keys := index.NewBudget(cfg.Index.Bytes, cfg.Index.Loads)
 	start := func(ctx context.Context, stop <-chan struct{}, p int32, commit group.CommitFunc) {
 		mon.Assigned(p)
 		defer mon.Gone(p)
@@ -92,7 +94,7 @@ func consume(ctx context.Context, cfg config, log *slog.Logger, mon *monitor.Mon
 			Topic: cfg.Kafka.Topic, Partition: p, Limits: cfg.Batch,
 			CloseAfter: cfg.Group.CloseAfter, IntentFresh: cfg.Group.IntentFresh,
 			Partitions: k.Partitions, Budget: budget,
-			IndexKeys: cfg.Index.Keys, IndexAge: cfg.Index.Age,
+			Index: keys, IndexLive: cfg.Index.Live,
 		}, kafka.Owned{Log: k, Partition: p, CommitFunc: commit}, st, mon, log)
 		watcher.Own(ctx, p, owner)
 		defer watcher.Disown(p, owner)

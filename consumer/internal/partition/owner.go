@@ -25,7 +25,7 @@ import (
 // Store is ClickHouse, as *store.Store has it.
 type Store interface {
 	Seen(ctx context.Context, self topic.Origin) (store.Seen, error)
-	Since(ctx context.Context, from time.Time, partition, count int32, add func(time.Time, uuid.UUID, dedup.First)) error
+	Keys(ctx context.Context, from, to time.Time, partition, count int32, add func(minute int32, id uuid.UUID)) error
 	FirstOf(ctx context.Context, records []*batch.Record) (map[uuid.UUID]dedup.First, error)
 	RowsIn(ctx context.Context, self topic.Origin, first, last int64) (map[int64]uuid.UUID, error)
 	FatesIn(ctx context.Context, self topic.Origin, first, last int64) (map[int64]dedup.Fate, error)
@@ -98,10 +98,10 @@ type Config struct {
 	Budget *rate.Limiter
 	// At is called at each point of the protocol, for tests. It may be nil.
 	At func(Point) error
-	// IndexKeys is the most recent keys kept in memory, IndexAge how far back
-	// they are loaded at the start.
-	IndexKeys int
-	IndexAge  time.Duration
+	// Index is the memory for known keys, shared by all owners of a process.
+	Index *index.Budget
+	// IndexLive is how far back keys are loaded first.
+	IndexLive time.Duration
 }
 
 // Owner owns one partition for one incarnation. All is decided and written in the
@@ -119,7 +119,7 @@ type Owner struct {
 	segments   []segment    // the log ids of the partition; the last is self's
 	partitions int32
 	decoder    *batch.Decoder
-	index      *index.Index
+	index      *index.Paged
 	ahead      *ahead
 	batch      *batch.Batch // the one at hand; its memory is used again
 	pending    []batch.Record
@@ -171,7 +171,7 @@ func (o *Owner) Run(ctx context.Context, stop <-chan struct{}) {
 	for {
 		began := time.Now()
 		err := o.run(ctx, stop)
-		o.closeReader()
+		o.closeAll()
 		if err == nil || ctx.Err() != nil {
 			return
 		}
@@ -228,6 +228,9 @@ func (o *Owner) run(ctx context.Context, stop <-chan struct{}) error {
 			continue
 		default:
 		}
+		if err := o.index.Take(ctx); err != nil {
+			o.logger.Warn("keys are asked of ClickHouse until they are loaded", "error", err)
+		}
 		if err := o.pass(ctx); err != nil {
 			return err
 		}
@@ -269,12 +272,17 @@ func (o *Owner) close(ctx context.Context) error {
 // errAnew ends a run that recovers at once: nothing is wrong.
 var errAnew = errors.New("what was known has changed")
 
-func (o *Owner) closeReader() {
+// closeAll lets go of what a run had: what it knew may be out of date.
+func (o *Owner) closeAll() {
 	if o.ahead != nil {
 		o.ahead.close()
 		o.ahead = nil
 	}
 	o.pending = nil
+	if o.index != nil {
+		o.index.Close()
+		o.index = nil
+	}
 }
 
 // rangeBound is how long the records of an open intent may take to be read.

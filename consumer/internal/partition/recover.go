@@ -60,9 +60,7 @@ func (o *Owner) recover(ctx context.Context) error {
 		}
 	}
 	o.expect(w, in, ours)
-	if err := o.load(ctx); err != nil {
-		return err
-	}
+	o.load(ctx)
 	if w.Committed > o.next {
 		o.logger.Warn("the group's offset lies past what ClickHouse has: going back to the journal's end", "committed", w.Committed, "journal_end", o.next)
 	}
@@ -74,7 +72,7 @@ func (o *Owner) recover(ctx context.Context) error {
 		return err
 	}
 	o.ahead = readAhead(ctx, reader, batch.NewDecoder(o.partitions))
-	o.logger.Info("owning the partition", "from", o.next, "compare_to", o.compareTo, "log_end", w.End, "keys_in_memory", o.index.Keys())
+	o.logger.Info("owning the partition", "from", o.next, "compare_to", o.compareTo, "log_end", w.End)
 	return nil
 }
 
@@ -185,11 +183,20 @@ func (o *Owner) knows(id uuid.UUID) bool {
 	return slices.ContainsFunc(o.segments, func(s segment) bool { return s.id == id })
 }
 
-// load fills the index with what ClickHouse has of recent keys.
-func (o *Owner) load(ctx context.Context) error {
-	// Which keys are kept in memory decides nothing, so our clock may choose.
-	o.index = index.New(time.Now().Add(-o.cfg.IndexAge), o.cfg.IndexKeys)
-	return o.store.Since(ctx, o.index.Floor(), o.cfg.Partition, o.partitions, o.index.Add)
+// load opens the index, which loads what ClickHouse has of recent keys beside
+// the work. No statement of an earlier owner runs any more.
+func (o *Owner) load(ctx context.Context) {
+	partition, count := o.cfg.Partition, o.partitions
+	o.index = index.NewPaged(index.PagedConfig{
+		Source: func(ctx context.Context, from, to time.Time, add func(int32, uuid.UUID)) error {
+			return o.store.Keys(ctx, from, to, partition, count, add)
+		},
+		Budget: o.cfg.Index, Live: o.cfg.IndexLive,
+		Now: time.Now(), // which keys are in memory decides nothing, so our clock may choose
+	})
+	if err := o.index.Take(ctx); err != nil {
+		o.logger.Warn("keys are asked of ClickHouse until they are loaded", "error", err)
+	}
 }
 
 // lost journals that the log no longer has what would have come next. What of

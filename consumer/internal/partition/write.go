@@ -10,6 +10,7 @@ import (
 	"sluice/consumer/internal/batch"
 	"sluice/consumer/internal/dedup"
 	"sluice/consumer/internal/failure"
+	"sluice/consumer/internal/index"
 	"sluice/consumer/internal/intent"
 	"sluice/consumer/internal/mutant"
 	"sluice/consumer/internal/store"
@@ -168,27 +169,35 @@ func (o *Owner) decide(ctx context.Context, b *batch.Batch, compare bool) ([]ded
 			return nil, err
 		}
 	}
-	var cold []*batch.Record
+	taken := map[uuid.UUID]dedup.First{}
+	var ask []*batch.Record
 	asked := map[uuid.UUID]struct{}{}
 	for i := range b.Records {
 		r := &b.Records[i]
-		if r.Reason != "" || r.Home != o.cfg.Partition && !mutant.On("misplaced-decided-in-place") || o.index.Knows(r.Event.OccurredAt) {
+		if r.Reason != "" || r.Home != o.cfg.Partition && !mutant.On("misplaced-decided-in-place") {
 			continue
 		}
-		if _, ok := asked[r.ID]; !ok {
-			asked[r.ID] = struct{}{}
-			cold = append(cold, r)
+		switch first, answer := o.index.Look(r.Event.OccurredAt, r.ID); answer {
+		case index.Taken:
+			taken[r.ID] = first
+		case index.Ask:
+			if _, ok := asked[r.ID]; !ok {
+				asked[r.ID] = struct{}{}
+				ask = append(ask, r)
+			}
+		case index.Free:
 		}
 	}
-	stored, err := o.store.FirstOf(ctx, cold)
+	stored, err := o.store.FirstOf(ctx, ask)
 	if err != nil {
 		return nil, err
 	}
+	for id, first := range stored {
+		taken[id] = first
+		o.index.Note(id, first)
+	}
 	known.First = func(r *batch.Record) (dedup.First, bool) {
-		if o.index.Knows(r.Event.OccurredAt) {
-			return o.index.Find(r.Event.OccurredAt, r.ID)
-		}
-		f, ok := stored[r.ID]
+		f, ok := taken[r.ID]
 		return f, ok
 	}
 	return dedup.Decide(b.Records, o.self, known), nil
