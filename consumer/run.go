@@ -13,6 +13,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/time/rate"
 
+	"sluice/consumer/internal/balance"
+	"sluice/consumer/internal/doctor"
 	"sluice/consumer/internal/group"
 	"sluice/consumer/internal/index"
 	"sluice/consumer/internal/kafka"
@@ -36,7 +38,10 @@ func run(ctx context.Context, cfg config) error {
 	if err != nil {
 		return err
 	}
-	admin := &http.Server{Handler: service.AdminHandler(reg, mon.Ready), ReadHeaderTimeout: 5 * time.Second}
+	mux := http.NewServeMux()
+	mux.Handle("/", service.AdminHandler(reg, mon.Ready))
+	mux.Handle("GET /status", mon.StatusHandler())
+	admin := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	served := make(chan error, 1)
 	go func() { served <- service.Serve(serving, listener, admin, time.Second, log) }()
@@ -69,6 +74,16 @@ func consume(ctx context.Context, cfg config, log *slog.Logger, mon *monitor.Mon
 	if err := awaitSchema(ctx, st, mon, log); err != nil {
 		return err
 	}
+	setup := doctorSetup(cfg)
+	watch := doctor.NewWatch(setup, func(ctx context.Context) doctor.Facts {
+		return doctor.Gather(ctx, setup, st.Conn(), k.Admin())
+	}, mon, log)
+	switch err := watch.Start(ctx, mon.Waiting); {
+	case ctx.Err() != nil:
+		return nil
+	case err != nil:
+		return err
+	}
 
 	// Owners outlive the signal to stop: they finish what they are at.
 	owning, disown := context.WithCancel(context.WithoutCancel(ctx))
@@ -82,10 +97,12 @@ func consume(ctx context.Context, cfg config, log *slog.Logger, mon *monitor.Mon
 	defer tasks.Wait()
 	defer disown()
 	tasks.Go(func() { watcher.Run(owning) })
-
 	tasks.Go(func() { k.Watch(owning) })
-	budget := rate.NewLimiter(rate.Limit(cfg.Budget.InsertsPerSecond), max(1, int(cfg.Budget.InsertsPerSecond/4)))
+	tasks.Go(func() { watch.Run(owning) })
+	sheet := balance.New(balance.Config{}, st.Conn(), mon.Registerer(), log)
+	tasks.Go(func() { sheet.Run(owning) })
 
+	budget := rate.NewLimiter(rate.Limit(cfg.Budget.InsertsPerSecond), max(1, int(cfg.Budget.InsertsPerSecond/4)))
 	keys := index.NewBudget(cfg.Index.Bytes, cfg.Index.Loads)
 	start := func(ctx context.Context, stop <-chan struct{}, p int32, commit group.CommitFunc) {
 		mon.Assigned(p)
@@ -93,12 +110,13 @@ func consume(ctx context.Context, cfg config, log *slog.Logger, mon *monitor.Mon
 		owner := partition.New(partition.Config{
 			Topic: cfg.Kafka.Topic, Partition: p, Limits: cfg.Batch,
 			CloseAfter: cfg.Group.CloseAfter, IntentFresh: cfg.Group.IntentFresh,
-			Partitions: k.Partitions, Budget: budget,
+			Partitions: k.Partitions, Budget: budget, Before: watch.Before,
 			Index: keys, IndexLive: cfg.Index.Live,
 		}, kafka.Owned{Log: k, Partition: p, CommitFunc: commit}, st, mon, log)
 		watcher.Own(ctx, p, owner)
 		defer watcher.Disown(p, owner)
-		owner.Run(ctx, stop)
+		// What must be mended ends the owner's context: nothing more is written.
+		watch.Guard(ctx, stop, func(ctx context.Context) { owner.Run(ctx, stop) })
 	}
 	member, err := group.Join(owning, group.Config{
 		Topic: cfg.Kafka.Topic, ID: cfg.Group.ID, InstanceID: cfg.Group.InstanceID, Protocol: cfg.Group.Protocol, Admin: k.Admin(),

@@ -16,6 +16,7 @@ import (
 
 // Monitor implements the partition package's Observer. It is for concurrent use.
 type Monitor struct {
+	reg     prometheus.Registerer
 	records *prometheus.CounterVec
 	rows    prometheus.Counter
 	batches prometheus.Counter
@@ -35,6 +36,7 @@ type Monitor struct {
 // New returns a monitor that reports to reg.
 func New(reg prometheus.Registerer) *Monitor {
 	m := &Monitor{
+		reg: reg,
 		records: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sluice_consumer_records_total", Help: "Records decided, by fate.",
 		}, []string{"fate"}),
@@ -59,6 +61,9 @@ func New(reg prometheus.Registerer) *Monitor {
 	reg.MustRegister(m.records, m.rows, m.batches, m.next, m.halted, m.doctor)
 	return m
 }
+
+// Registerer is where further metrics of the same service go.
+func (m *Monitor) Registerer() prometheus.Registerer { return m.reg }
 
 // Decided implements the partition package's Observer.
 func (m *Monitor) Decided(partition int32, counts map[dedup.Fate]int, written int, next int64) {

@@ -96,6 +96,9 @@ type Config struct {
 	// Budget is shared by all owners of a process: a batch that is not full
 	// waits for its turn, and grows meanwhile. It may be nil.
 	Budget *rate.Limiter
+	// Before is asked before each recovery; its error stands in the way of it.
+	// It may be nil.
+	Before func(ctx context.Context) error
 	// At is called at each point of the protocol, for tests. It may be nil.
 	At func(Point) error
 	// Index is the memory for known keys, shared by all owners of a process.

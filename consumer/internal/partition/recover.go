@@ -11,6 +11,7 @@ import (
 
 	"sluice/consumer/internal/batch"
 	"sluice/consumer/internal/dedup"
+	"sluice/consumer/internal/failure"
 	"sluice/consumer/internal/index"
 	"sluice/consumer/internal/intent"
 	"sluice/consumer/internal/mutant"
@@ -23,6 +24,11 @@ import (
 // commit is a hint, never proof.
 func (o *Owner) recover(ctx context.Context) error {
 	o.open, o.bound = false, store.Range{}
+	if o.cfg.Before != nil {
+		if err := o.cfg.Before(ctx); err != nil {
+			return fmt.Errorf("%w: %w", failure.ErrMend, err)
+		}
+	}
 	w, err := o.log.Where(ctx)
 	if err != nil {
 		return err
