@@ -41,6 +41,10 @@ type Intent struct {
 	Rules int `json:"rules"`
 	// Partitions is the topic's partition count the batch is decided by.
 	Partitions int32 `json:"partitions"`
+	// CompareTo, if it is past Last, is the last offset up to which something may
+	// have been written before that neither journal nor table show: whoever goes
+	// on compares what it writes up to there.
+	CompareTo int64 `json:"compare_to,omitempty"`
 	// Reread is set while a journaled range is read again: its end, exclusive.
 	// An owner that finds it goes on from the commit's offset to there.
 	Reread int64 `json:"reread,omitempty"`

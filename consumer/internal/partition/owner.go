@@ -132,7 +132,7 @@ type Owner struct {
 	bound      store.Range   // an intent's range that no one has journaled
 	open       bool          // an intent is acknowledged and not closed
 	sent       *sentIntent   // the last intent sent
-	answered   time.Time     // when its answer was seen; zero: not yet
+	answered   time.Time     // when the commit that was answered was sent; zero: none was
 }
 
 // sentIntent is an intent with the offset it is committed at. While its answer
@@ -264,7 +264,7 @@ func (o *Owner) close(ctx context.Context) error {
 	if err := o.at(PointClose); err != nil {
 		return err
 	}
-	err := o.log.Commit(ctx, o.next, intent.ClosedAt(o.next, o.self.TopicID, o.partitions).Metadata())
+	err := o.log.Commit(ctx, o.next, o.horizon(intent.ClosedAt(o.next, o.self.TopicID, o.partitions)).Metadata())
 	if err != nil {
 		return fmt.Errorf("closing at offset %d: %w", o.next, err)
 	}

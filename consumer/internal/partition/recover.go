@@ -131,9 +131,13 @@ func (o *Owner) seen(ctx context.Context, w Where) (store.Seen, error) {
 func (o *Owner) expect(w Where, in intent.Intent, ours bool) {
 	// What was written before and then deleted has left its tokens behind, and
 	// a block under one of them is dropped. So what may have been written is
-	// compared afterwards: all before the commit, or, without one, all there is.
-	if w.Committed < 0 {
+	// compared afterwards: all before the commit and what it says itself, or,
+	// where there is none or none of ours, all there is.
+	if (w.Committed < 0 || !ours) && !mutant.On("foreign-trusted") {
 		o.compareTo = max(o.compareTo, w.End-1)
+	}
+	if ours {
+		o.compareTo = max(o.compareTo, min(in.CompareTo, w.End-1))
 	}
 	o.compareTo = max(o.compareTo, min(w.Committed, w.End)-1)
 	if mutant.On("changed-intent") {

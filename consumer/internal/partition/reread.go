@@ -131,7 +131,7 @@ func (o *Owner) reread(ctx context.Context, p *Progress, report func(Progress)) 
 
 // mend compares a journaled range and writes what is missing.
 func (o *Owner) mend(ctx context.Context, b *batch.Batch, p *Progress) error {
-	w := writing{b: b, in: intent.Of(b, o.self.TopicID, o.partitions), compare: true}
+	w := writing{b: b, in: o.horizon(intent.Of(b, o.self.TopicID, o.partitions)), compare: true}
 	w.in.Reread = p.To
 	s, err := o.write(ctx, &w)
 	if err != nil {

@@ -23,7 +23,7 @@ func (o *Owner) live(ctx context.Context, b *batch.Batch) error {
 		return err
 	}
 	compare := b.First <= o.compareTo
-	w := writing{b: b, in: intent.Of(b, o.self.TopicID, o.partitions), compare: compare, live: true}
+	w := writing{b: b, in: o.horizon(intent.Of(b, o.self.TopicID, o.partitions)), compare: compare, live: true}
 	s, err := o.write(ctx, &w)
 	if err != nil {
 		return err
@@ -31,6 +31,15 @@ func (o *Owner) live(ctx context.Context, b *batch.Batch) error {
 	o.next = w.in.Last + 1
 	o.observe.Decided(o.cfg.Partition, s.standing, len(s.rows), o.next)
 	return o.at(PointIndexed)
+}
+
+// horizon writes into an intent how far must be compared, where that is beyond
+// it: the commit that told it is replaced by this one.
+func (o *Owner) horizon(in intent.Intent) intent.Intent {
+	if o.compareTo > in.Last && !mutant.On("horizon-forgotten") {
+		in.CompareTo = o.compareTo
+	}
+	return in
 }
 
 // writing is one batch on its way: a live one, or one that is read again.
@@ -131,10 +140,13 @@ func (o *Owner) intend(ctx context.Context, first int64, in intent.Intent) error
 		return err
 	}
 	o.sent, o.answered = &sentIntent{first: first, in: in}, time.Time{}
+	// Its age counts from here: a process may be frozen between the answer and
+	// the reading of it.
+	begun := time.Now()
 	if err := o.log.Commit(ctx, first, in.Metadata()); err != nil {
 		return fmt.Errorf("committing the intent %d to %d: %w", first, in.Last, err)
 	}
-	o.open, o.answered = true, time.Now()
+	o.open, o.answered = true, begun
 	return o.at(PointIntended)
 }
 
@@ -146,10 +158,11 @@ func (o *Owner) fresh(ctx context.Context) error {
 	if mutant.On("frozen-not-stopped") || o.sent == nil || !late(o.answered, time.Now(), o.cfg.IntentFresh) {
 		return nil
 	}
+	begun := time.Now()
 	if err := o.log.Commit(ctx, o.sent.first, o.sent.in.Metadata()); err != nil {
 		return fmt.Errorf("committing the intent %d to %d again: %w", o.sent.first, o.sent.in.Last, err)
 	}
-	o.answered = time.Now()
+	o.answered = begun
 	return nil
 }
 
