@@ -26,11 +26,11 @@ var spread = []struct {
 	{"1 minute", time.Minute},
 }
 
-func filled(b *testing.B, keys int, over time.Duration) (*index.Paged, time.Duration) {
+func filled(b *testing.B, keys int, over time.Duration) (*index.Index, time.Duration) {
 	b.Helper()
 	step := over / time.Duration(keys)
 	source := func(context.Context, time.Time, time.Time, func(int32, uuid.UUID)) error { return nil }
-	x := index.NewPaged(index.PagedConfig{Source: source, Budget: index.NewBudget(1<<30, 1), Now: noon, Live: over + time.Hour})
+	x := index.New(index.Config{Source: source, Budget: index.NewBudget(1<<30, 1), Now: noon, Live: over + time.Hour})
 	b.Cleanup(x.Close)
 	require.NoError(b, x.Take(b.Context()))
 	require.NoError(b, x.Wait(b.Context()))

@@ -15,7 +15,7 @@ type Budget struct {
 // those that are open, and lets at most so many loads run at a time: each is a
 // query that keeps ClickHouse busy. Values below 1 count as 1.
 //
-// An index comes back under its share at its next [Paged.Take], so after
+// An index comes back under its share at its next [Index.Take], so after
 // another has been opened, and while a batch is added, the sum may be more.
 func NewBudget(bytes int64, loads int) *Budget {
 	return &Budget{bytes: max(bytes, 1), loads: make(chan struct{}, max(loads, 1))}
@@ -25,5 +25,5 @@ func NewBudget(bytes int64, loads int) *Budget {
 func (b *Budget) Share() int64 { return b.bytes / max(b.live.Load(), 1) }
 
 // Used is what the open indexes use, in bytes, as of each one's last
-// [Paged.Take].
+// [Index.Take].
 func (b *Budget) Used() int64 { return b.used.Load() }

@@ -1,9 +1,11 @@
-// Package index holds recent keys of one partition in memory, so that live
-// traffic costs no query. ClickHouse is the truth of which keys exist; the
-// index only knows a part of it for certain.
+// Package index knows which keys of one partition have rows, so that live traffic
+// costs no query. ClickHouse is the truth; the index knows a part of it, and which
+// part, for certain.
 package index
 
 import (
+	"context"
+	"hash/maphash"
 	"time"
 
 	"github.com/google/uuid"
@@ -11,80 +13,219 @@ import (
 	"sluice/consumer/internal/dedup"
 )
 
-const bucketWidth = time.Hour
+// Source reads from ClickHouse: it calls add for every row of the partition
+// whose occurred_at is from or later and before to, in any order, and returns an
+// error when that may not have been all. It sees every row whose INSERT was
+// acknowledged before it was called.
+type Source func(ctx context.Context, from, to time.Time, add func(minute int32, id uuid.UUID)) error
 
-// Index knows every key whose occurred_at is at or after its floor, because it
-// was loaded with all that ClickHouse had from there on and has been told of
-// every row since. A key's occurred_at is part of it, so a key can only ever be
-// in one bucket. It is not for concurrent use.
+// Config configures a [Index].
+type Config struct {
+	Source Source
+	// Budget is the process's, shared by its indexes.
+	Budget *Budget
+	// Now and Live say what is loaded first: keys from Now - Live on. The clock
+	// only chooses what is in memory, it decides nothing. Live is 2 hours if
+	// it is 0.
+	Now  time.Time
+	Live time.Duration
+}
+
+// Answer is what an index can say of a key.
+type Answer int
+
+// The answers.
+const (
+	// Ask: only ClickHouse can tell. The key's time is not in memory, or it is
+	// and the key's fingerprint is there, which may be another's.
+	Ask Answer = iota
+	// Free: the key has no row, for certain.
+	Free
+	// Taken: the key has the row that is returned with this answer.
+	Taken
+)
+
+// Index knows which keys of one partition have rows, for as much of
+// occurred_at as fits in memory, and knows which that is. A key's occurred_at is
+// part of it, so it can only ever be in one page; a page not in memory is asked
+// of ClickHouse until the index has loaded it, which it does in the background
+// where keys are asked for. Nothing is too late to be found, and nothing waits
+// for a load.
+//
+// A page holds every key of its minutes that has a row, as a fingerprint of 64
+// bits: it can say for certain that a key is free, and not quite that it is
+// taken. Fingerprints are keyed by a secret of the process: nobody can make
+// events whose fingerprints meet. The rows of the last keys are held exactly,
+// so that a retry costs no query either.
+//
+// Why a page that was loaded while its owner went on writing is complete: the
+// owner alone writes rows of the partition's keys, and calls Look, Add and Take
+// from one goroutine. A load begins in Take, and sees the rows whose INSERT was
+// acknowledged before; of every other the owner hears the acknowledgement while
+// the load is under way or later, and calls Add. What is added while it is
+// under way is kept and merged when it arrives. A load that fails completes
+// nothing. So an index must be opened after the statements of earlier owners
+// have ended, and closed, not used on, after an INSERT whose outcome is unknown.
+//
+// It is for one goroutine. [Index.Close] must be called.
 type Index struct {
-	floor   int64 // bucket number; all from here on are complete
-	buckets map[int64]map[uuid.UUID]dedup.First
-	keys    int
-	most    int
+	cfg    Config
+	seed   maphash.Seed
+	pages  pages
+	recent recent
+	batch  uint64
+	demand demand
+	flight *flight // the load under way, nil when there is none
+	said   int64   // what the budget was told
+	stats  Stats
 }
 
-// New returns an index that is complete from floor on and holds at most this
-// many keys; an entry takes about 100 bytes. The caller adds what ClickHouse
-// has from [Index.Floor] on before it asks.
-func New(floor time.Time, most int) *Index {
-	return &Index{floor: bucket(floor), buckets: map[int64]map[uuid.UUID]dedup.First{}, most: most}
+// Stats says how an index fares. The counts are since it was opened.
+type Stats struct {
+	// Keys and Pages are in memory, Bytes is what they take, the exactly known
+	// rows included.
+	Keys, Pages, Bytes int
+	// Loading: a load is under way.
+	Loading bool
+	// Loads were begun, Failed of them failed, LoadedKeys were read by the
+	// others.
+	Loads, Failed, LoadedKeys int
+	// Evicted pages were dropped for lack of memory.
+	Evicted int
+	// Free, Taken and Asked are the answers given.
+	Free, Taken, Asked int
 }
 
-func bucket(t time.Time) int64 {
-	s, w := t.Unix(), int64(bucketWidth/time.Second)
-	if s < 0 {
-		s -= w - 1
+// New opens an index that knows nothing yet. The first [Index.Take] begins
+// to load the live keys.
+func New(cfg Config) *Index {
+	if cfg.Live <= 0 {
+		cfg.Live = 2 * time.Hour
 	}
-	return s / w
+	x := &Index{cfg: cfg, seed: maphash.MakeSeed(), batch: 1}
+	x.demand.open(minuteOf(cfg.Now.Add(-cfg.Live)), minuteOf(cfg.Now))
+	cfg.Budget.live.Add(1)
+	x.fit()
+	return x
 }
 
-// Floor is the instant from which on the index is complete.
-func (x *Index) Floor() time.Time { return time.Unix(x.floor*int64(bucketWidth/time.Second), 0).UTC() }
+func (x *Index) hash(id uuid.UUID) uint64 { return maphash.Bytes(x.seed, id[:]) }
 
-// Knows tells whether the index can answer for keys of occurredAt.
-func (x *Index) Knows(occurredAt time.Time) bool { return bucket(occurredAt) >= x.floor }
-
-// Find returns the row of a key that the index knows.
-func (x *Index) Find(occurredAt time.Time, id uuid.UUID) (dedup.First, bool) {
-	f, ok := x.buckets[bucket(occurredAt)][id]
-	return f, ok
-}
-
-// Add remembers a row that is stored. Called before it is, a crash of the
-// INSERT would make the next attempt a duplicate of nothing.
-func (x *Index) Add(occurredAt time.Time, id uuid.UUID, first dedup.First) {
-	n := bucket(occurredAt)
-	if n < x.floor {
-		return
-	}
-	b := x.buckets[n]
-	if b == nil {
-		b = map[uuid.UUID]dedup.First{}
-		x.buckets[n] = b
-	}
-	if _, ok := b[id]; !ok {
-		x.keys++
-	}
-	b[id] = first
-	if x.keys > x.most {
-		x.evict()
-	}
-}
-
-// evict drops the oldest buckets until a fifth of the room is free, and with
-// them the claim to know them.
-func (x *Index) evict() {
-	for x.keys > x.most*4/5 && len(x.buckets) > 0 {
-		oldest := int64(1<<63 - 1)
-		for n := range x.buckets {
-			oldest = min(oldest, n)
+// Look tells what is known of a key. Asked often enough for keys of a time that
+// is not in memory, the index loads it.
+func (x *Index) Look(occurredAt time.Time, id uuid.UUID) (dedup.First, Answer) {
+	minute, hash := minuteOf(occurredAt), x.hash(id)
+	i := x.pages.find(minute)
+	if i >= 0 {
+		p := x.pages.page[i]
+		p.used = x.batch
+		if !p.keys.has(fingerprintOf(hash, minute)) {
+			x.stats.Free++
+			return dedup.First{}, Free
 		}
-		x.keys -= len(x.buckets[oldest])
-		delete(x.buckets, oldest)
-		x.floor = oldest + 1
+	}
+	if first, ok := x.recent.get(hash, id); ok {
+		x.stats.Taken++
+		return first, Taken
+	}
+	if i < 0 {
+		x.demand.note(minute, x.batch)
+	}
+	x.stats.Asked++
+	return dedup.First{}, Ask
+}
+
+// Add notes a row that is stored. Called before it is, a crash of the INSERT
+// would make the next attempt a duplicate of nothing.
+func (x *Index) Add(occurredAt time.Time, id uuid.UUID, first dedup.First) {
+	minute, hash := minuteOf(occurredAt), x.hash(id)
+	x.recent.put(hash, id, first)
+	fp := fingerprintOf(hash, minute)
+	if i := x.pages.find(minute); i >= 0 {
+		x.pages.page[i].used = x.batch
+		x.pages.add(i, minute, fp)
+	} else if x.flight != nil && x.flight.covers(minute) {
+		x.flight.added = append(x.flight.added, arrival{minute, fp})
 	}
 }
 
-// Keys is how many keys are held.
-func (x *Index) Keys() int { return x.keys }
+// Note remembers the row that ClickHouse answered for a key, so that the next
+// repeat of it need not be asked for.
+func (x *Index) Note(id uuid.UUID, first dedup.First) { x.recent.put(x.hash(id), id, first) }
+
+// Take is to be called between batches, and when there are none from time to
+// time: it takes in what has been loaded, keeps to the budget, and begins the
+// load that is wanted most. It never waits. A load that it begins lives until
+// it is done, ctx ends or the index is closed.
+//
+// The error is that of a load that failed, for the log. Nothing is lost by it:
+// its keys are asked for, and loaded later.
+func (x *Index) Take(ctx context.Context) error {
+	x.batch++
+	var err error
+	if x.flight != nil {
+		select {
+		case l := <-x.flight.arrived:
+			err = x.land(l)
+		default:
+		}
+	}
+	x.fit()
+	if x.flight == nil {
+		x.load(ctx)
+	}
+	return err
+}
+
+// Wait waits until the load under way is done, or ctx is, and takes it in. It
+// returns the load's error, or ctx's. With no load under way it returns at once.
+func (x *Index) Wait(ctx context.Context) error {
+	if x.flight == nil {
+		return nil
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case l := <-x.flight.arrived:
+		err := x.land(l)
+		x.fit()
+		return err
+	}
+}
+
+// Stats returns how the index fares.
+func (x *Index) Stats() Stats {
+	s := x.stats
+	s.Keys, s.Pages, s.Bytes, s.Loading = x.pages.keys, len(x.pages.page), x.bytes(), x.flight != nil
+	return s
+}
+
+// Close ends the load under way, waits for it, and gives the memory back to the
+// budget. The index must not be used any more.
+func (x *Index) Close() {
+	if x.flight != nil {
+		x.flight.cancel()
+		<-x.flight.arrived
+		x.flight = nil
+	}
+	x.pages, x.recent = pages{}, recent{}
+	x.cfg.Budget.used.Add(-x.said)
+	x.cfg.Budget.live.Add(-1)
+	x.said = 0
+}
+
+func (x *Index) bytes() int { return x.pages.bytes + x.recent.bytes() }
+
+// fit keeps to the share of the budget: an eighth is the exactly known rows'.
+func (x *Index) fit() {
+	share := x.cfg.Budget.Share()
+	x.recent.fit(share/8, x.hash)
+	if most := share - int64(x.recent.bytes()); int64(x.pages.bytes) > most {
+		n := len(x.pages.page)
+		x.pages.evict(int(most * 7 / 8))
+		x.stats.Evicted += n - len(x.pages.page)
+	}
+	now := int64(x.bytes())
+	x.cfg.Budget.used.Add(now - x.said)
+	x.said = now
+}

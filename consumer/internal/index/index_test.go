@@ -1,35 +1,442 @@
 package index_test
 
 import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
 
 	"sluice/consumer/internal/dedup"
 	"sluice/consumer/internal/index"
+	"sluice/schemas/event"
+	"sluice/schemas/topic"
 )
 
-func TestIndexKnowsOnlyWhatItCanAnswer(t *testing.T) {
-	noon := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
-	x := index.New(noon.Add(30*time.Minute), 10)
-	require.Equal(t, noon, x.Floor())
-	require.True(t, x.Knows(noon))
-	require.False(t, x.Knows(noon.Add(-time.Nanosecond)))
-	require.False(t, x.Knows(time.Date(1960, 1, 1, 0, 0, 0, 0, time.UTC)))
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-	x.Add(noon.Add(-time.Hour), uuid.UUID{1}, dedup.First{})
-	require.Zero(t, x.Keys(), "what lies before the floor is ClickHouse's to know")
+var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 
-	for i := range 12 {
-		x.Add(noon.Add(time.Duration(i)*time.Hour), uuid.UUID{byte(i + 1)}, dedup.First{})
+func idOf(n uint64) (id uuid.UUID) {
+	binary.BigEndian.PutUint64(id[:], n+1)
+	id[15] = 1
+	return id
+}
+
+func firstOf(n uint64) dedup.First {
+	return dedup.First{Origin: topic.Origin{Offset: int64(n)}, Hash: event.Hash{byte(n), byte(n >> 8)}}
+}
+
+func minute(t time.Time) int32 {
+	n := t.Unix() / 60
+	if t.Unix()%60 < 0 {
+		n--
 	}
-	require.LessOrEqual(t, x.Keys(), 10)
-	require.False(t, x.Knows(noon), "evicted with its bucket, it must be asked for again")
-	last := noon.Add(11 * time.Hour)
-	_, ok := x.Find(last, uuid.UUID{12})
-	require.True(t, ok)
-	_, ok = x.Find(last, uuid.UUID{13})
-	require.False(t, ok)
+	return int32(n)
+}
+
+type key struct {
+	at time.Time
+	n  uint64
+}
+
+// table stands for ClickHouse: what is stored, and how a read of it goes.
+type table struct {
+	mu    sync.Mutex
+	keys  map[key]bool
+	reads [][2]time.Time
+	// gate, if set, is received from in the middle of a read: after the rows
+	// were seen, before they are handed over. fail is what it ends with then.
+	gate chan struct{}
+	fail error
+}
+
+func newTable() *table { return &table{keys: map[key]bool{}} }
+
+func (s *table) store(k key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.keys[k] = true
+}
+
+func (s *table) read(ctx context.Context, from, to time.Time, add func(int32, uuid.UUID)) error {
+	s.mu.Lock()
+	s.reads = append(s.reads, [2]time.Time{from, to})
+	gate, fail := s.gate, s.fail
+	var seen []key
+	for k := range s.keys {
+		if !k.at.Before(from) && k.at.Before(to) {
+			seen = append(seen, k)
+		}
+	}
+	s.mu.Unlock()
+	for i, k := range seen {
+		if fail != nil && i == len(seen)/2 {
+			break
+		}
+		add(minute(k.at), idOf(k.n))
+	}
+	if gate != nil {
+		select {
+		case <-gate:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return fail
+}
+
+func open(t testing.TB, s *table, b *index.Budget) *index.Index {
+	x := index.New(index.Config{Source: s.read, Budget: b, Now: noon})
+	t.Cleanup(x.Close)
+	return x
+}
+
+// loaded takes and waits until no more load is wanted.
+func loaded(t testing.TB, x *index.Index) {
+	for {
+		require.NoError(t, x.Take(t.Context()))
+		if !x.Stats().Loading {
+			return
+		}
+		require.NoError(t, x.Wait(t.Context()))
+	}
+}
+
+func answer(x *index.Index, at time.Time, n uint64) index.Answer {
+	_, a := x.Look(at, idOf(n))
+	return a
+}
+
+func TestLiveKeysAreLoadedFirstAndOlderOnesWhereAsked(t *testing.T) {
+	s := newTable()
+	old := noon.AddDate(-3, 0, 0)
+	for _, k := range []key{{noon, 1}, {noon.Add(-2 * time.Hour), 2}, {noon.Add(time.Hour), 3}, {old, 4}, {event.Earliest, 5}, {event.Latest, 6}} {
+		s.store(k)
+	}
+	x := open(t, s, index.NewBudget(64<<20, 1))
+	require.Equal(t, index.Ask, answer(x, noon, 1), "nothing is known before the load")
+	loaded(t, x)
+	for _, tt := range []struct {
+		name string
+		at   time.Time
+		n    uint64
+		want index.Answer
+	}{
+		{"a live row's fingerprint is there", noon, 1, index.Ask},
+		{"another key of its minute is free", noon, 10, index.Free},
+		{"the oldest live minute", noon.Add(-2 * time.Hour), 2, index.Ask},
+		{"the future", noon.Add(time.Hour), 3, index.Ask},
+		{"the end of time", event.Latest, 6, index.Ask},
+		{"far ahead", event.Latest, 11, index.Free},
+		{"just before what is live", noon.Add(-2*time.Hour - time.Nanosecond), 12, index.Ask},
+		{"the beginning of time", event.Earliest, 13, index.Ask},
+	} {
+		require.Equal(t, tt.want, answer(x, tt.at, tt.n), tt.name)
+	}
+	require.Len(t, s.reads, 1)
+
+	// One late key is asked for; when late keys keep coming their time is loaded.
+	for range 10 {
+		answer(x, old, 20)
+		answer(x, event.Earliest, 20)
+		loaded(t, x)
+	}
+	require.Len(t, s.reads, 3)
+	require.Equal(t, index.Free, answer(x, old, 20))
+	require.Equal(t, index.Ask, answer(x, old, 4))
+	require.Equal(t, index.Free, answer(x, event.Earliest, 20))
+	require.Equal(t, index.Ask, answer(x, event.Earliest, 5))
+}
+
+func TestABackfillOfTenYearsIsLoadedInFewQueries(t *testing.T) {
+	s := newTable()
+	x := open(t, s, index.NewBudget(64<<20, 1))
+	loaded(t, x)
+	r := rand.New(rand.NewPCG(1, 2))
+	day := func() time.Time { return noon.AddDate(0, 0, -r.IntN(3650)-1) }
+	for n := range uint64(50_000) {
+		answer(x, day(), n)
+	}
+	loaded(t, x)
+	require.LessOrEqual(t, len(s.reads), 5)
+	require.LessOrEqual(t, x.Stats().Pages, 5, "where nothing is stored, one page covers years")
+	for n := range uint64(50_000) {
+		require.Equal(t, index.Free, answer(x, day(), n))
+	}
+}
+
+func TestARowIsKnownAgainWithoutAQuery(t *testing.T) {
+	x := open(t, newTable(), index.NewBudget(64<<20, 1))
+	old := noon.AddDate(-1, 0, 0)
+	x.Add(noon, idOf(1), firstOf(1))
+	x.Add(old, idOf(2), firstOf(2))
+	x.Note(idOf(3), firstOf(3))
+	for n, at := range map[uint64]time.Time{1: noon, 2: old, 3: old} {
+		f, a := x.Look(at, idOf(n))
+		require.Equal(t, index.Taken, a)
+		require.Equal(t, firstOf(n), f)
+	}
+}
+
+func TestRowsStoredDuringALoadAreMerged(t *testing.T) {
+	s := newTable()
+	s.gate = make(chan struct{})
+	x := open(t, s, index.NewBudget(64<<20, 1))
+	require.NoError(t, x.Take(t.Context()))
+	// The read may have seen the table before these are stored.
+	const n = 100_000 // more than the exactly known rows
+	for i := range uint64(n) {
+		x.Add(noon.Add(time.Duration(i)*time.Millisecond), idOf(i), firstOf(i))
+	}
+	require.Equal(t, index.Ask, answer(x, noon, n+1), "not complete while it is loaded")
+	close(s.gate)
+	require.NoError(t, x.Wait(t.Context()))
+	for i := range uint64(n) {
+		require.NotEqual(t, index.Free, answer(x, noon.Add(time.Duration(i)*time.Millisecond), i))
+	}
+	require.Equal(t, index.Free, answer(x, noon, n+1))
+	require.Equal(t, n, x.Stats().Keys)
+}
+
+func TestAFailedLoadCompletesNothing(t *testing.T) {
+	s := newTable()
+	for n := range uint64(100) {
+		s.store(key{noon, n})
+	}
+	s.fail = errors.New("connection lost")
+	x := open(t, s, index.NewBudget(64<<20, 1))
+	require.NoError(t, x.Take(t.Context()))
+	require.ErrorIs(t, x.Wait(t.Context()), s.fail)
+	require.Equal(t, index.Ask, answer(x, noon, 1000))
+	require.Zero(t, x.Stats().Keys)
+
+	s.fail = nil
+	for range 100 { // it is put off, and made up for
+		answer(x, noon, 1000)
+		loaded(t, x)
+	}
+	require.Equal(t, index.Free, answer(x, noon, 1000))
+	require.Equal(t, index.Ask, answer(x, noon, 7))
+	require.Len(t, s.reads, 2)
+}
+
+func TestCloseEndsALoadAndGivesMemoryBack(t *testing.T) {
+	s := newTable()
+	s.gate = make(chan struct{})
+	b := index.NewBudget(1<<20, 1)
+	x := index.New(index.Config{Source: s.read, Budget: b, Now: noon})
+	y := index.New(index.Config{Source: s.read, Budget: b, Now: noon})
+	require.EqualValues(t, 1<<19, b.Share())
+	require.NoError(t, x.Take(t.Context()))
+	require.NoError(t, y.Take(t.Context())) // waits for x's load to end
+	require.Positive(t, b.Used())
+	x.Close()
+	y.Close()
+	require.Zero(t, b.Used())
+	require.EqualValues(t, 1<<20, b.Share())
+}
+
+func TestMoreThanFits(t *testing.T) {
+	const share = 1 << 20
+	t.Run("live keys: the newest are kept", func(t *testing.T) {
+		s := newTable()
+		for n := range uint64(200_000) {
+			s.store(key{noon.Add(-time.Duration(n) * 36 * time.Millisecond), n})
+		}
+		x := open(t, s, index.NewBudget(share, 1))
+		loaded(t, x)
+		require.Equal(t, index.Free, answer(x, noon, 1<<40))
+		require.Equal(t, index.Ask, answer(x, noon.Add(-119*time.Minute), 1<<40))
+		require.LessOrEqual(t, x.Stats().Bytes, share)
+		require.Greater(t, x.Stats().Keys, 10_000)
+	})
+	t.Run("one minute is too much", func(t *testing.T) {
+		s := newTable()
+		for n := range uint64(200_000) {
+			s.store(key{noon, n})
+		}
+		x := open(t, s, index.NewBudget(share, 1))
+		require.NoError(t, x.Take(t.Context()))
+		require.ErrorContains(t, x.Wait(t.Context()), "index.bytes")
+		require.Equal(t, index.Ask, answer(x, noon, 1<<40))
+	})
+	t.Run("a dense past in order: it is loaded piece by piece", func(t *testing.T) {
+		s := newTable()
+		begin := noon.AddDate(0, 0, -30)
+		for n := range uint64(400_000) {
+			s.store(key{begin.Add(time.Duration(n) * time.Second), n})
+		}
+		x := open(t, s, index.NewBudget(share, 1))
+		loaded(t, x)
+		var free, asked int
+		for n := range uint64(400_000) {
+			if answer(x, begin.Add(time.Duration(n)*time.Second), 1<<40|n) == index.Free {
+				free++
+			} else {
+				asked++
+			}
+			if n%1000 == 0 {
+				loaded(t, x)
+				require.LessOrEqual(t, x.Stats().Bytes, share)
+			}
+		}
+		require.Greater(t, free, 10*asked)
+		require.Positive(t, x.Stats().Evicted)
+	})
+	t.Run("another index takes its share", func(t *testing.T) {
+		s := newTable()
+		b := index.NewBudget(share, 1)
+		x := open(t, s, b)
+		loaded(t, x)
+		for n := range uint64(60_000) {
+			x.Add(noon.Add(time.Duration(n)*time.Second), idOf(n), firstOf(n))
+		}
+		loaded(t, x)
+		before := x.Stats()
+		require.Zero(t, before.Evicted)
+		open(t, s, b)
+		loaded(t, x)
+		require.LessOrEqual(t, x.Stats().Bytes, share/2)
+		require.Less(t, x.Stats().Keys, before.Keys)
+		require.Equal(t, index.Ask, answer(x, noon, 0), "what is least recent and oldest goes first")
+	})
+}
+
+// A backfill that jumps about in more than fits must not load what it drops.
+func TestARandomBackfillOfMoreThanFitsDoesNotThrash(t *testing.T) {
+	s := newTable()
+	r := rand.New(rand.NewPCG(3, 4))
+	day := func() time.Time { return noon.Add(-time.Duration(r.Int64N(int64(3650 * 24 * time.Hour)))) }
+	for n := range uint64(200_000) {
+		s.store(key{day(), n})
+	}
+	x := open(t, s, index.NewBudget(1<<20, 1))
+	loaded(t, x)
+	for range 200 {
+		for range 1000 {
+			answer(x, day(), 1<<40)
+		}
+		loaded(t, x)
+	}
+	require.Less(t, len(s.reads), 40)
+	require.Positive(t, x.Stats().Keys, "what fits stays")
+}
+
+// The index against a model: whatever is added, loaded, evicted and failed in
+// whatever order, a stored key is never called free, nor given another's row;
+// and memory keeps to the share.
+func TestAStoredKeyIsNeverFree(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := newTable()
+		const bytes = 1 << 19
+		b := index.NewBudget(bytes, 1)
+		x := index.New(index.Config{Source: s.read, Budget: b, Now: noon})
+		defer x.Close()
+		var others []*index.Index
+		defer func() {
+			for _, o := range others {
+				o.Close()
+			}
+		}()
+		ctx := context.Background()
+		var stored []key
+		next := uint64(0)
+		spans := []time.Duration{time.Minute, time.Hour, 400 * 24 * time.Hour, 200 * 365 * 24 * time.Hour}
+		when := func(t *rapid.T) time.Time {
+			span := int64(rapid.SampledFrom(spans).Draw(t, "span"))
+			return noon.Add(time.Duration(rapid.Int64Range(-span, span/10).Draw(t, "at")))
+		}
+		gated := false
+		release := func() {
+			if gated {
+				close(s.gate)
+				s.mu.Lock()
+				s.gate, gated = nil, false
+				s.mu.Unlock()
+			}
+		}
+		store := func(at time.Time) {
+			k := key{at, next}
+			next++
+			s.store(k)
+			x.Add(k.at, idOf(k.n), firstOf(k.n))
+			stored = append(stored, k)
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"store": func(t *rapid.T) { store(when(t)) },
+			"store many": func(t *rapid.T) {
+				at, step := when(t), rapid.SampledFrom(spans).Draw(t, "step")/1000
+				for i := range rapid.IntRange(1, 20_000).Draw(t, "n") {
+					store(at.Add(-time.Duration(i) * step % (100 * 365 * 24 * time.Hour)))
+				}
+			},
+			"ask for many": func(t *rapid.T) {
+				at := when(t)
+				for range 300 {
+					answer(x, at, 1<<50)
+				}
+			},
+			"take": func(t *rapid.T) {
+				_ = x.Take(ctx) // a failed load is tested by what is answered
+				if share := b.Share(); int64(x.Stats().Bytes) > share {
+					t.Fatalf("%d bytes of %d", x.Stats().Bytes, share)
+				}
+			},
+			"hold loads": func(t *rapid.T) {
+				if !gated && !x.Stats().Loading {
+					s.mu.Lock()
+					s.gate, gated = make(chan struct{}), true
+					s.mu.Unlock()
+				}
+			},
+			"release": func(t *rapid.T) { release() },
+			"let a load end": func(t *rapid.T) {
+				release()
+				_ = x.Wait(ctx)
+			},
+			"loads fail": func(t *rapid.T) {
+				s.mu.Lock()
+				s.fail = rapid.SampledFrom([]error{nil, nil, errors.New("lost")}).Draw(t, "error")
+				s.mu.Unlock()
+			},
+			"another opens or closes": func(t *rapid.T) {
+				if n := len(others); n > 0 && rapid.Bool().Draw(t, "close") {
+					others[n-1].Close()
+					others = others[:n-1]
+				} else if n < 3 {
+					others = append(others, index.New(index.Config{Source: s.read, Budget: b, Now: noon}))
+				}
+			},
+			"": func(t *rapid.T) {
+				for i := 0; i < len(stored); i += 1 + len(stored)/500 {
+					k := stored[i]
+					first, a := x.Look(k.at, idOf(k.n))
+					if a == index.Free {
+						t.Fatalf("key %d of %s is stored and called free", k.n, k.at)
+					}
+					if a == index.Taken && first != firstOf(k.n) {
+						t.Fatalf("key %d: %v", k.n, first)
+					}
+				}
+			},
+		})
+		release()
+		for range 3 {
+			_ = x.Wait(ctx)
+			_ = x.Take(ctx)
+		}
+		for _, k := range stored {
+			if answer(x, k.at, k.n) == index.Free {
+				t.Fatalf("key %d of %s is stored and called free", k.n, k.at)
+			}
+		}
+	})
 }

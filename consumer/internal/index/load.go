@@ -49,7 +49,7 @@ type loaded struct {
 }
 
 // load begins the load that is wanted most, if any is and there is room.
-func (x *Paged) load(ctx context.Context) {
+func (x *Index) load(ctx context.Context) {
 	d := &x.demand
 	if x.batch < d.notUntil {
 		return
@@ -85,7 +85,7 @@ func (x *Paged) load(ctx context.Context) {
 }
 
 // run is the load's own goroutine. Of x it reads only what never changes.
-func (x *Paged) run(ctx context.Context, g *gathering) loaded {
+func (x *Index) run(ctx context.Context, g *gathering) loaded {
 	select {
 	case x.cfg.Budget.loads <- struct{}{}:
 		defer func() { <-x.cfg.Budget.loads }()
@@ -110,7 +110,7 @@ func (x *Paged) run(ctx context.Context, g *gathering) loaded {
 }
 
 // land takes in a load that has ended.
-func (x *Paged) land(l loaded) error {
+func (x *Index) land(l loaded) error {
 	f := x.flight
 	x.flight = nil
 	if l.err != nil {

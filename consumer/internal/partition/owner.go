@@ -122,7 +122,7 @@ type Owner struct {
 	segments   []segment    // the log ids of the partition; the last is self's
 	partitions int32
 	decoder    *batch.Decoder
-	index      *index.Paged
+	index      *index.Index
 	ahead      *ahead
 	batch      *batch.Batch // the one at hand; its memory is used again
 	pending    []batch.Record

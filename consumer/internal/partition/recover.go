@@ -197,7 +197,7 @@ func (o *Owner) knows(id uuid.UUID) bool {
 // the work. No statement of an earlier owner runs any more.
 func (o *Owner) load(ctx context.Context) {
 	partition, count := o.cfg.Partition, o.partitions
-	o.index = index.NewPaged(index.PagedConfig{
+	o.index = index.New(index.Config{
 		Source: func(ctx context.Context, from, to time.Time, add func(int32, uuid.UUID)) error {
 			return o.store.Keys(ctx, from, to, partition, count, add)
 		},

@@ -79,31 +79,6 @@ func nanos(t time.Time) int64 {
 	return t.UnixNano()
 }
 
-// Since calls add for every row whose occurred_at is from or later and whose
-// key belongs to a partition among count of them today, whichever it was
-// written from.
-func (s *Store) Since(ctx context.Context, from time.Time, partition, count int32, add func(occurredAt time.Time, id uuid.UUID, first dedup.First)) error {
-	rows, err := s.conn.Query(ctx, `
-		SELECT event_id, occurred_at, payload_hash, topic_id, partition, offset, record_timestamp FROM event_log
-		WHERE occurred_at >= fromUnixTimestamp64Milli(?, 'UTC') AND `+ofPartition,
-		from.UnixMilli(), count, partition)
-	if err != nil {
-		return fmt.Errorf("loading recent keys of partition %d: %w", partition, err)
-	}
-	defer rows.Close() //nolint:errcheck // Err below tells
-	for rows.Next() {
-		f, err := scanFound(rows)
-		if err != nil {
-			return fmt.Errorf("loading recent keys of partition %d: %w", partition, err)
-		}
-		add(f.at, f.id, f.First)
-	}
-	if err := rows.Err(); err != nil {
-		return fmt.Errorf("loading recent keys of partition %d: %w", partition, err)
-	}
-	return nil
-}
-
 // found is a row that has a key.
 type found struct {
 	id          uuid.UUID

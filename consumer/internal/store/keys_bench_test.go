@@ -50,7 +50,7 @@ func BenchmarkRebuild(b *testing.B) {
 	s := tenYears(b)
 	b.Run("10M keys", func(b *testing.B) {
 		for b.Loop() {
-			x := index.NewPaged(index.PagedConfig{
+			x := index.New(index.Config{
 				Source: func(ctx context.Context, from, to time.Time, add func(int32, uuid.UUID)) error {
 					return s.Keys(ctx, from, to, 0, 1, add)
 				},
