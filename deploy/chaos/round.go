@@ -170,6 +170,9 @@ func (s *stack) rest(ctx context.Context) error {
 		if ctx.Err() == nil {
 			last = err
 		}
+		if err != nil {
+			pause(ctx, askEvery)
+		}
 		return err
 	})
 	if err != nil && ctx.Err() == nil {
@@ -177,6 +180,9 @@ func (s *stack) rest(ctx context.Context) error {
 	}
 	return err
 }
+
+// askEvery is how long rest waits between two looks, which cost those at work.
+const askEvery = 150 * time.Millisecond
 
 // decided is nil when the journal has reached the ends of the log.
 func (s *stack) decided(ctx context.Context) error {
@@ -188,10 +194,21 @@ func (s *stack) decided(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	journaled, err := s.tables.JournalEnds(ctx, id, partitions)
+	journaled, err := s.tables.Reach(ctx, id)
+	if err == nil {
+		err = reached(journaled, ends)
+	}
 	if err != nil {
 		return err
 	}
+	if journaled, err = s.tables.JournalEnds(ctx, id, partitions); err != nil {
+		return err
+	}
+	return reached(journaled, ends)
+}
+
+// reached is nil when the journal is no shorter than the log.
+func reached(journaled, ends map[int32]int64) error {
 	for p, end := range ends {
 		if journaled[p] < end {
 			return fmt.Errorf("partition %d: the journal ends at offset %d, the log at %d", p, journaled[p], end)

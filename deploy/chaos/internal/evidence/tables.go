@@ -62,6 +62,23 @@ func (t *Tables) Merge(ctx context.Context) error {
 	return t.conn.Exec(ctx, "OPTIMIZE TABLE event_log FINAL")
 }
 
+// Reach is how far the journal's batches reach by partition, gaps or not: a
+// cheap question, to be asked often.
+func (t *Tables) Reach(ctx context.Context, topicID uuid.UUID) (map[int32]int64, error) {
+	out := map[int32]int64{}
+	err := t.each(ctx, func(scan func(...any) error) error {
+		var p int32
+		var end int64
+		err := scan(&p, &end)
+		out[p] = end
+		return err
+	}, "SELECT partition, max(last_offset) + 1 FROM journal WHERE topic_id = ? AND entry = 'batch' GROUP BY partition", topicID)
+	if err != nil {
+		return nil, fmt.Errorf("the journal's reach: %w", err)
+	}
+	return out, nil
+}
+
 // JournalEnds are the journal's contiguous ends by partition.
 func (t *Tables) JournalEnds(ctx context.Context, topicID uuid.UUID, partitions int32) (map[int32]int64, error) {
 	ranges, err := t.ranges(ctx, topicID, partitions)

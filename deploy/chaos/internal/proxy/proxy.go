@@ -44,9 +44,12 @@ type Proxy struct {
 
 // Counts are what has happened so far.
 type Counts struct {
-	// Connections were made, of which Cut were cut by Cut, Lost and Torn by
-	// LoseAnswers and TearRequests.
-	Connections, Cut, Lost, Torn int
+	// Connections were made; of them Cut were cut by [Proxy.Cut], Lost and Torn
+	// by [Proxy.LoseAnswers] and [Proxy.TearRequests].
+	Connections int `json:"made"`
+	Cut         int `json:"cut"`
+	Lost        int `json:"answers_lost"`
+	Torn        int `json:"requests_torn"`
 }
 
 // Listen opens a proxy on a free port of 127.0.0.1. Close it.
