@@ -42,8 +42,9 @@ func newStack(t testing.TB) *stack {
 	return newStackOn(t, cluster.ListenAddrs())
 }
 
-// newStackOn is a stack on brokers that run already.
-func newStackOn(t testing.TB, brokers []string) *stack {
+// newStackOn is a stack on brokers that run already. adjust changes the
+// configuration before the topics are made.
+func newStackOn(t testing.TB, brokers []string, adjust ...func(*config)) *stack {
 	t.Helper()
 	engine := enginetest.Start(t)
 	cfg := defaults()
@@ -54,6 +55,9 @@ func newStackOn(t testing.TB, brokers []string) *stack {
 	if _, bench := t.(*testing.B); bench {
 		cfg.Topics.Partitions = 1
 		cfg.Batch.Age = 200 * time.Millisecond
+	}
+	for _, f := range adjust {
+		f(&cfg)
 	}
 	s := &stack{t: t, cfg: cfg, engine: engine, log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
 	var err error
