@@ -10,20 +10,25 @@ import (
 	"sluice/schemas/event"
 )
 
-// rollup compares a rollup's view with the table, bucket by bucket, in one
-// query: the view is answered from its projection, the other side from the
-// table's own columns. Each bucket has two figures, the events and a checksum,
-// the estimate of its actors, which is a function of the set of actors. What is
-// returned differs.
-func rollup(view, column string, width time.Duration) string {
+// RollupQuery compares a rollup, events_per_minute or events_per_hour, with the
+// table, bucket by bucket, in one query: the view is answered from its projection,
+// the other side from the table's own columns, since no projection has offset
+// (a setting of a part of a query is not heeded). Each bucket has two figures, the
+// events and a checksum, the estimate of its actors, which is a function of the
+// set of actors. What it returns differs.
+func RollupQuery(view string) string {
+	column, width := "minute", time.Minute
+	if view == "events_per_hour" {
+		column, width = "hour", time.Hour
+	}
 	bucket := fmt.Sprintf("fromUnixTimestamp64Second(intDiv(toUnixTimestamp64Nano(occurred_at) - positiveModulo(toUnixTimestamp64Nano(occurred_at), toInt64(%d)), 1000000000), 'UTC')", width)
 	return `
-		SELECT toString(bucket), source, event_type, sum(ve), sum(va), sum(te), sum(ta)
+		SELECT toString(bucket), source, event_type, toInt64(sum(ve)), toInt64(sum(va)), toInt64(sum(te)), toInt64(sum(ta))
 		FROM (
 			SELECT ` + column + ` AS bucket, source, event_type, events AS ve, actors AS va, toUInt64(0) AS te, toUInt64(0) AS ta FROM ` + view + `
 			UNION ALL
-			SELECT ` + bucket + ` AS bucket, source, event_type, 0, 0, count(), uniqCombined64(actor_id) FROM event_log
-			GROUP BY bucket, source, event_type SETTINGS optimize_use_projections = 0
+			SELECT ` + bucket + ` AS bucket, source, event_type, 0, 0, countIf(offset >= 0), uniqCombined64(actor_id) FROM event_log
+			GROUP BY bucket, source, event_type
 		)
 		GROUP BY bucket, source, event_type
 		HAVING sum(ve) != sum(te) OR sum(va) != sum(ta)
@@ -33,11 +38,11 @@ func rollup(view, column string, width time.Duration) string {
 // Rollups compares both rollups with the table and returns how many buckets
 // differ.
 func (s ClickHouse) Rollups(ctx context.Context, found func(Finding)) (int, error) {
-	minutes, err := s.rollup(ctx, rollup("events_per_minute", "minute", time.Minute), "minute", found)
+	minutes, err := s.rollup(ctx, RollupQuery("events_per_minute"), "minute", found)
 	if err != nil {
 		return 0, err
 	}
-	hours, err := s.rollup(ctx, rollup("events_per_hour", "hour", time.Hour), "hour", found)
+	hours, err := s.rollup(ctx, RollupQuery("events_per_hour"), "hour", found)
 	return minutes + hours, err
 }
 
@@ -51,7 +56,7 @@ func (s ClickHouse) rollup(ctx context.Context, query, unit string, found func(F
 	}
 	type off struct {
 		bucket string
-		events uint64
+		events int64
 	}
 	var before map[off]bool
 	for i := 0; ; i++ {
@@ -60,7 +65,7 @@ func (s ClickHouse) rollup(ctx context.Context, query, unit string, found func(F
 		rows, err := s.Conn.Query(ctx, query)
 		err = scanned(rows, err, func() error {
 			var at, source, eventType string
-			var ve, va, te, ta uint64
+			var ve, va, te, ta int64
 			if err := rows.Scan(&at, &source, &eventType, &ve, &va, &te, &ta); err != nil {
 				return err
 			}
