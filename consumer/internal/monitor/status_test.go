@@ -3,6 +3,7 @@ package monitor
 import (
 	"encoding/json"
 	"errors"
+	"net/http"
 	"net/http/httptest"
 	"testing"
 
@@ -38,7 +39,7 @@ func TestStatus(t *testing.T) {
 	require.EqualError(t, m.Ready(), "mend this")
 	require.Equal(t, map[string]float64{"refuse": 1, "warn": 2, "unknown": 0}, findings(t, reg))
 	answer := httptest.NewRecorder()
-	m.StatusHandler().ServeHTTP(answer, httptest.NewRequest("GET", "/status", nil))
+	m.StatusHandler().ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/status", nil))
 	require.Equal(t, "application/json", answer.Header().Get("Content-Type"))
 	var got Status
 	require.NoError(t, json.Unmarshal(answer.Body.Bytes(), &got))
