@@ -69,7 +69,7 @@ func (h byOffset) Less(i, j int) bool {
 	return cmp.Compare(h[i].next.offset, h[j].next.offset) < 0
 }
 func (h byOffset) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
-func (h *byOffset) Push(x any)   { *h = append(*h, x.(*run)) } //nolint:errcheck // nothing else is pushed
+func (h *byOffset) Push(x any)   { *h = append(*h, x.(*run)) }
 func (h *byOffset) Pop() any {
 	old := *h
 	last := old[len(old)-1]

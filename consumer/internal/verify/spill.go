@@ -120,7 +120,7 @@ func (s *splits) largest() int {
 
 func (s *splits) close() {
 	for _, f := range s.files {
-		f.Close() //nolint:errcheck // it has no name and is of no use any more
+		f.Close() // it has no name and is of no use any more
 	}
 }
 
@@ -172,7 +172,7 @@ func (r *runs) add(notes []note) error {
 
 func (r *runs) close() {
 	if r.file != nil {
-		r.file.Close() //nolint:errcheck // as above
+		r.file.Close() // as above
 	}
 }
 
