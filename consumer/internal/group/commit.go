@@ -3,6 +3,7 @@ package group
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -19,6 +20,16 @@ type commitRequest struct {
 	metadata  string
 	over      <-chan struct{} // the incarnation's end
 	answer    chan error      // of capacity 1
+}
+
+// ended tells that the incarnation is over: it may commit nothing more.
+func (r *commitRequest) ended() bool {
+	select {
+	case <-r.over:
+		return !mutant.On("ended-incarnation-commits")
+	default:
+		return false
+	}
 }
 
 // request hands a commit to the process's one committer and waits. While the
@@ -81,13 +92,9 @@ func (m *Member) commit(ctx context.Context, rs []commitRequest) {
 	offsets, metadata := map[int32]kgo.EpochOffset{}, map[int32]string{}
 	byPartition := map[int32]commitRequest{}
 	for _, r := range rs {
-		select {
-		case <-r.over: // the incarnation is over: it may commit nothing more
-			if !mutant.On("ended-incarnation-commits") {
-				r.answer <- ErrAssignmentOver
-				continue
-			}
-		default:
+		if r.ended() {
+			r.answer <- ErrAssignmentOver
+			continue
 		}
 		offsets[r.partition] = kgo.EpochOffset{Epoch: -1, Offset: r.offset}
 		metadata[r.partition] = r.metadata
@@ -96,10 +103,18 @@ func (m *Member) commit(ctx context.Context, rs []commitRequest) {
 	if len(offsets) == 0 {
 		return
 	}
+	// The client calls this when it has read its generation. Until then it may
+	// have waited for a rebalance, and an incarnation that ended in it must not
+	// be committed for under the generation that came after.
 	ctx = kgo.PreCommitFnContext(ctx, func(req *kmsg.OffsetCommitRequest) error {
 		for i := range req.Topics {
-			for j := range req.Topics[i].Partitions {
-				p := &req.Topics[i].Partitions[j]
+			t := &req.Topics[i]
+			t.Partitions = slices.DeleteFunc(t.Partitions, func(p kmsg.OffsetCommitRequestTopicPartition) bool {
+				r := byPartition[p.Partition]
+				return r.ended()
+			})
+			for j := range t.Partitions {
+				p := &t.Partitions[j]
 				text := metadata[p.Partition]
 				p.Metadata = &text
 			}
@@ -122,6 +137,8 @@ func (m *Member) commit(ctx context.Context, rs []commitRequest) {
 	for p, r := range byPartition {
 		err, ok := answered[p]
 		switch {
+		case r.ended():
+			err = ErrAssignmentOver
 		case failed != nil:
 			err = failed
 		case !ok:

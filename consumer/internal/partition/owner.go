@@ -224,7 +224,7 @@ func (o *Owner) run(ctx context.Context, stop <-chan struct{}) error {
 				return nil // another's open intent is not ours to close
 			}
 			return o.close(ctx)
-		case r := <-o.rereads:
+		case r := <-o.requested():
 			if err := o.serve(ctx, r); err != nil {
 				return err
 			}
@@ -270,6 +270,15 @@ func (o *Owner) close(ctx context.Context) error {
 	}
 	o.open = false
 	return o.at(PointClosed)
+}
+
+// requested are the re-reads that wait. While the range of an open intent is to be
+// written there are none: the intent of a re-read would take its place.
+func (o *Owner) requested() <-chan Reread {
+	if o.within() || o.bound.First > o.next {
+		return nil
+	}
+	return o.rereads
 }
 
 // errAnew ends a run that recovers at once: nothing is wrong.

@@ -170,18 +170,18 @@ func (o *Owner) bind(first int64, in intent.Intent) {
 // goBack reads a journaled range again where the group's offset asks for it:
 // an operator set it back, or an owner died while it did this.
 func (o *Owner) goBack(ctx context.Context, w Where, in intent.Intent, ours bool) error {
-	to := o.next
+	to, last := o.next, int64(0)
 	switch {
 	case w.Committed < 0 || w.Committed >= o.next:
 		return nil
 	case !ours:
 		o.logger.Info("the group's offset was set back: comparing again from there", "committed", w.Committed, "journal_end", o.next)
 	case o.knows(in.TopicID) && in.Reread > 0 && !in.Closed:
-		to = min(in.Reread, o.next)
+		to, last = min(in.Reread, o.next), in.Last
 	default:
 		return nil
 	}
-	if err := o.serve(ctx, Reread{From: max(w.Committed, w.Start), To: to}); err != nil {
+	if err := o.serve(ctx, Reread{From: max(w.Committed, w.Start), To: to, Last: last}); err != nil {
 		return err
 	}
 	o.open = true // a closing commit of ours takes the place of what stands there

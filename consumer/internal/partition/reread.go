@@ -14,6 +14,9 @@ import (
 // beyond is being written anyway.
 type Reread struct {
 	From, To int64
+	// Last, if positive, is where the first batch ends whatever the limits are:
+	// an owner that died had begun to write it.
+	Last int64
 	// Wanted is asked before it begins; false: it is no longer needed. It may
 	// be nil.
 	Wanted func() bool
@@ -53,7 +56,7 @@ func (o *Owner) serve(ctx context.Context, r Reread) error {
 	if report == nil {
 		report = func(Progress) {}
 	}
-	err := o.rereadSegments(ctx, &p, report)
+	err := o.rereadSegments(ctx, &p, r.Last, report)
 	p.Done, p.Err = err == nil, err
 	report(p)
 	if err == nil {
@@ -63,7 +66,7 @@ func (o *Owner) serve(ctx context.Context, r Reread) error {
 }
 
 // rereadSegments reads again what lies on each side of a cut under its own id.
-func (o *Owner) rereadSegments(ctx context.Context, p *Progress, report func(Progress)) error {
+func (o *Owner) rereadSegments(ctx context.Context, p *Progress, last int64, report func(Progress)) error {
 	self, to := o.self, p.To
 	defer func() { o.self, p.To = self, to }()
 	for i, s := range o.segments {
@@ -75,14 +78,14 @@ func (o *Owner) rereadSegments(ctx context.Context, p *Progress, report func(Pro
 			continue
 		}
 		o.self.TopicID, p.To = s.id, end
-		if err := o.reread(ctx, p, report); err != nil {
+		if err := o.reread(ctx, p, last, report); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (o *Owner) reread(ctx context.Context, p *Progress, report func(Progress)) error {
+func (o *Owner) reread(ctx context.Context, p *Progress, last int64, report func(Progress)) error {
 	if p.Next >= p.To {
 		return nil
 	}
@@ -114,7 +117,9 @@ func (o *Owner) reread(ctx context.Context, p *Progress, report func(Progress)) 
 				break
 			}
 			record := o.decoder.Decode(raw)
-			if !b.Fits(&record, o.cfg.Limits) {
+			bound := last > 0 && raw.Offset <= last // what was begun is one batch
+			ends := last > 0 && b.Last() <= last && !bound
+			if ends || !bound && !b.Fits(&record, o.cfg.Limits) {
 				if err := flush(); err != nil {
 					return err
 				}

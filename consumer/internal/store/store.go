@@ -36,6 +36,10 @@ func Open(dsn string) (*Store, error) {
 	if opts.Compression == nil {
 		opts.Compression = &clickhouse.Compression{Method: clickhouse.CompressionLZ4}
 	}
+	// A connection waited for is time between an intent and its INSERT: there is
+	// one for each partition of a process with many.
+	opts.MaxOpenConns = max(opts.MaxOpenConns, 64)
+	opts.MaxIdleConns = max(opts.MaxIdleConns, 16)
 	conn, err := clickhouse.Open(opts)
 	if err != nil {
 		return nil, fmt.Errorf("clickhouse.dsn: %w", err)
