@@ -24,10 +24,18 @@ type broker struct {
 	settle func(context.Context, *evidence.Log) error
 }
 
-// minSession is the setting by which a broker bounds the session timeouts that
-// members ask for. Its default of 6 s would make every round that waits for a
-// session's end long.
-const minSession = "group.min.session.timeout.ms"
+// sessions are the settings by which a broker bounds or, in the protocol in which
+// it assigns, decides how long a silent member is waited for. With their defaults
+// of 6 s and more every round that waits for a session's end would be long.
+func sessions(session time.Duration) map[string]string {
+	return map[string]string{
+		"group.min.session.timeout.ms":             milliseconds(session),
+		"group.consumer.min.session.timeout.ms":    milliseconds(session),
+		"group.consumer.session.timeout.ms":        milliseconds(session),
+		"group.consumer.min.heartbeat.interval.ms": milliseconds(session / 5),
+		"group.consumer.heartbeat.interval.ms":     milliseconds(session / 5),
+	}
+}
 
 // newBroker says how the broker is run: it listens on port and tells clients to
 // connect to advertise. What it needs is installed and prepared.
@@ -42,7 +50,7 @@ func newBroker(ctx context.Context, cfg config, dir string, port int, advertise 
 			Args: []string{"--port", strconv.Itoa(port), "--advertise", advertise, "--data", data},
 		},
 		settle: func(ctx context.Context, log *evidence.Log) error {
-			return alter(ctx, log.Admin(), minSession, milliseconds(cfg.session))
+			return alter(ctx, log.Admin(), sessions(cfg.session))
 		},
 	}, nil
 }
@@ -53,9 +61,10 @@ func newApache(ctx context.Context, cfg config, data string, port int, advertise
 	if err != nil {
 		return broker{}, err
 	}
+	settings := sessions(cfg.session)
+	settings["advertised.listeners"] = "BROKER://" + advertise
 	c, err := apache.New(apache.Config{
-		Library: library, Dir: data, Ports: []int{port}, Quick: true,
-		Settings: map[string]string{"advertised.listeners": "BROKER://" + advertise, minSession: milliseconds(cfg.session)},
+		Library: library, Dir: data, Ports: []int{port}, Quick: true, Settings: settings,
 	})
 	if err != nil {
 		return broker{}, err
@@ -83,14 +92,18 @@ func linger(cfg config) time.Duration {
 
 func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
 
-// alter sets a setting of the broker.
-func alter(ctx context.Context, admin *kadm.Client, name, value string) error {
-	altered, err := admin.AlterBrokerConfigs(ctx, []kadm.AlterConfig{{Op: kadm.SetConfig, Name: name, Value: &value}})
+// alter sets settings of the broker.
+func alter(ctx context.Context, admin *kadm.Client, settings map[string]string) error {
+	var configs []kadm.AlterConfig
+	for name, value := range settings {
+		configs = append(configs, kadm.AlterConfig{Op: kadm.SetConfig, Name: name, Value: &value})
+	}
+	altered, err := admin.AlterBrokerConfigs(ctx, configs)
 	for _, a := range altered {
 		err = errors.Join(err, a.Err)
 	}
 	if err != nil {
-		return fmt.Errorf("setting %s: %w", name, err)
+		return fmt.Errorf("setting the broker's %v: %w", settings, err)
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ type config struct {
 	seed      uint64
 	first     int
 	broker    string
+	protocol  string
 	fresh     int
 	json      bool
 	keep      bool
@@ -37,6 +38,9 @@ const (
 	apacheBroker = "apache"
 )
 
+// classicProtocol is the group protocol in which members assign.
+const classicProtocol = "classic"
+
 const usage = `chaos runs a broker, the ClickHouse engine, an edge and three consumers, each a
 process of its own, sends events through them, and meanwhile kills and freezes
 them and cuts, delays and stalls what lies between them. After each round it
@@ -49,7 +53,7 @@ Exit status: 0 all rounds held, 1 one did not, 2 it could not be told.
 // parse reads the command line. The environment gives ROUNDS, TIME, SEED and
 // BROKER, which are also make's.
 func parse(args []string) (config, error) {
-	c := config{rounds: 20, broker: kfakeBroker, consumers: 3, partitions: 6, session: 2 * time.Second, window: 2 * time.Second, quiet: 60 * time.Second, fresh: 50}
+	c := config{rounds: 20, broker: kfakeBroker, protocol: classicProtocol, consumers: 3, partitions: 6, session: 2 * time.Second, window: 2 * time.Second, quiet: 60 * time.Second, fresh: 50}
 	c.seed = uint64(time.Now().UnixNano()) % 1_000_000
 	timeGiven := false
 	for name, set := range map[string]func(string) error{
@@ -74,6 +78,7 @@ func parse(args []string) (config, error) {
 	f.Uint64Var(&c.seed, "seed", c.seed, "repeats the schedule and the events of a run (SEED; default: another every time)")
 	f.IntVar(&c.first, "first", 1, "number of the first round: the schedule of round N is the same wherever one begins")
 	f.StringVar(&c.broker, "broker", c.broker, "kfake or apache (BROKER)")
+	f.StringVar(&c.protocol, "protocol", c.protocol, "the group's: classic, eager or broker, as the consumer's group.protocol; in classic the first consumer is a static member")
 	f.IntVar(&c.fresh, "fresh", c.fresh, "begin with empty data after so many rounds")
 	f.BoolVar(&c.json, "json", false, "print the closing table as one line of JSON on standard output, all else on standard error")
 	f.BoolVar(&c.keep, "keep", false, "keep data and logs also when all is well")

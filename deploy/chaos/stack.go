@@ -61,11 +61,16 @@ func start(ctx context.Context, cfg config, library, dir string, spawner *superv
 	if err != nil {
 		return s, err
 	}
+	// While nothing is done to them, none may end.
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
 	ended := func(name string, state *os.ProcessState) {
 		s.mu.Lock()
 		s.ended = append(s.ended, name+": "+state.String())
 		s.mu.Unlock()
-		onEnd(name, state.String())
+		words := lastWords(filepath.Join(dir, name+".log"))
+		fail(fmt.Errorf("%s ended by itself: %s: %s", name, state, words))
+		onEnd(name, state.String()+": "+words)
 	}
 	add := func(spec process.Spec) error {
 		spec.Log = filepath.Join(dir, spec.Name+".log")
@@ -137,9 +142,13 @@ func start(ctx context.Context, cfg config, library, dir string, spawner *superv
 			"SLUICE_GROUP_SESSION_TIMEOUT="+cfg.session.String(),
 			"SLUICE_GROUP_INTENT_FRESH="+(cfg.session/3).String(),
 			"SLUICE_GROUP_REVOKE_TIMEOUT="+(cfg.session/2).String(),
+			"SLUICE_GROUP_PROTOCOL="+cfg.protocol,
 			// Small batches: many steps of the protocol in little time.
-			"SLUICE_BATCH_ROWS=100", "SLUICE_BATCH_AGE=40ms")
-		if n == 1 { // one of them is a static member
+			"SLUICE_BATCH_ROWS=100", "SLUICE_BATCH_AGE=40ms", "SLUICE_BUDGET_INSERTS_PER_SECOND=200",
+			// Little memory for keys: most of what is old is asked of ClickHouse.
+			"SLUICE_INDEX_LIVE=10m", "SLUICE_INDEX_BYTES=1048576",
+			"SLUICE_DOCTOR_EVERY=5s")
+		if n == 1 && cfg.protocol == classicProtocol { // one of them is a static member
 			env = append(env, "SLUICE_GROUP_INSTANCE_ID="+name)
 		}
 		if err := add(process.Spec{Name: name, Path: filepath.Join(dir, "bin", "consumer"), Env: env}); err != nil {
@@ -239,6 +248,16 @@ func (s *stack) stop() {
 	for _, p := range s.proxies {
 		p.Close()
 	}
+}
+
+// lastWords is the last line of a log.
+func lastWords(log string) string {
+	b, err := os.ReadFile(log)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	return lines[len(lines)-1]
 }
 
 func local(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

@@ -17,7 +17,8 @@ import (
 )
 
 // againAfter is how soon a program that ended by itself is started again, as
-// whatever keeps services running would.
+// whatever keeps services running would; each further time it waits longer by
+// as much.
 const againAfter = 300 * time.Millisecond
 
 // Spec says how to run a program.
@@ -46,6 +47,7 @@ type Process struct {
 	cmd     *exec.Cmd
 	exited  chan struct{}
 	wanted  bool // it should be running
+	ends    int  // by itself
 	watches sync.WaitGroup
 }
 
@@ -93,8 +95,15 @@ func (p *Process) watch(cmd *exec.Cmd, exited chan struct{}) {
 	close(exited)
 	if !p.meant(cmd) {
 		p.onEnd(p.spec.Name, cmd.ProcessState)
-		for !p.meant(cmd) {
-			time.Sleep(againAfter)
+		p.mu.Lock()
+		p.ends++
+		wait := time.Duration(p.ends) * againAfter
+		p.mu.Unlock()
+		for begun := time.Now(); !p.meant(cmd); {
+			time.Sleep(againAfter / 10)
+			if time.Since(begun) < wait {
+				continue
+			}
 			p.mu.Lock()
 			if p.wanted && p.cmd == cmd && p.launch() == nil {
 				p.mu.Unlock()
