@@ -28,14 +28,20 @@ func (o *Owner) barrier(ctx context.Context, w Where, from int64) error {
 		// Only the partition's owner may say so: a member that was frozen
 		// since it asked for the count is refused here.
 		if w.Committed >= 0 {
+			if err := o.at(PointClaim); err != nil {
+				return err
+			}
 			if err := o.log.Commit(ctx, w.Committed, w.Metadata); err != nil {
 				return fmt.Errorf("claiming partition %d: %w", o.cfg.Partition, err)
+			}
+			if err := o.at(PointClaimed); err != nil {
+				return err
 			}
 		}
 		n := int64(o.partitions)
 		self := o.self
 		self.TopicID = topicID
-		err := o.store.Journal(ctx, intent.Token(topicID, o.cfg.Partition, n, n, "barrier"), o.cfg.Topic, self,
+		err := o.note(ctx, intent.Token(topicID, o.cfg.Partition, n, n, "barrier"), self,
 			[]store.Entry{{Kind: store.Barrier, Offset: n, Last: n, Epoch: -1, First: topic.Origin{TopicID: o.self.TopicID, Partition: o.cfg.Partition, Offset: from}}})
 		if err != nil {
 			return err

@@ -108,7 +108,7 @@ func (o *Owner) cut(ctx context.Context, at, journaled, beyond int64) error {
 	o.logger.Error("the log was cut: records that were decided are gone from it (an unclean leader election, or a broker that lost what it had acknowledged)",
 		"from", at, "to", beyond-1, "records", gone, "log_id", o.self.TopicID, "goes_on_as", next)
 	token := intent.Token(o.self.TopicID, o.cfg.Partition, at, beyond-1, "cut")
-	return o.store.Journal(ctx, token, o.cfg.Topic, o.self, entries)
+	return o.note(ctx, token, o.self, entries)
 }
 
 // successor is the id of the log that follows a cut: a version-8 UUID (RFC 9562)

@@ -59,7 +59,7 @@ func (o *Owner) pass(ctx context.Context) error {
 // empty journals that no record lies before end.
 func (o *Owner) empty(ctx context.Context, end int64) error {
 	token := intent.Token(o.self.TopicID, o.cfg.Partition, o.next, end-1, "empty")
-	err := o.store.Journal(ctx, token, o.cfg.Topic, o.self, []store.Entry{{Kind: store.Batch, Offset: o.next, Last: end - 1, Epoch: -1}})
+	err := o.note(ctx, token, o.self, []store.Entry{{Kind: store.Batch, Offset: o.next, Last: end - 1, Epoch: -1}})
 	if err == nil {
 		o.next = end
 	}

@@ -1,5 +1,12 @@
 package partition
 
+import (
+	"context"
+
+	"sluice/consumer/internal/store"
+	"sluice/schemas/topic"
+)
+
 // Point is a place between two effects on the outside, or just before or after
 // one: where a crash must not matter.
 type Point string
@@ -7,11 +14,17 @@ type Point string
 // The points in the order in which a batch passes them. Those of a re-read are
 // the same.
 const (
-	PointRecovered Point = "recovered"         // nothing written yet
+	PointClaim     Point = "claim to send"     // before a barrier: the commit that stands is committed again
+	PointClaimed   Point = "claim answered"    // after it
+	PointNote      Point = "note to send"      // before the journal is told of no batch: a barrier, what is lost, cut or empty
+	PointNoted     Point = "note answered"     // after it
+	PointRecovered Point = "recovered"         // nothing of a batch is written yet
 	PointFetched   Point = "fetched"           // a batch is formed
 	PointDecided   Point = "decided"           // fates are known, in memory alone
 	PointIntend    Point = "intent to send"    // before each commit of an intent
 	PointIntended  Point = "intent answered"   // after it
+	PointRenew     Point = "renewal to send"   // before an intent that is no longer fresh is sent again
+	PointRenewed   Point = "renewal answered"  // after it
 	PointLetters   Point = "letters to send"   // before dead letters are produced
 	PointLettered  Point = "letters answered"  // after they are acknowledged
 	PointForward   Point = "forwards to send"  // before misplaced records are produced
@@ -28,7 +41,8 @@ const (
 // Points are all of them.
 func Points() []Point {
 	return []Point{
-		PointRecovered, PointFetched, PointDecided, PointIntend, PointIntended, PointLetters, PointLettered,
+		PointClaim, PointClaimed, PointNote, PointNoted, PointRecovered,
+		PointFetched, PointDecided, PointIntend, PointIntended, PointRenew, PointRenewed, PointLetters, PointLettered,
 		PointForward, PointForwarded, PointInsert, PointInserted, PointJournal, PointJournaled, PointIndexed,
 		PointClose, PointClosed,
 	}
@@ -41,4 +55,15 @@ func (o *Owner) at(p Point) error {
 		return nil
 	}
 	return o.cfg.At(p)
+}
+
+// note writes entries that no batch makes.
+func (o *Owner) note(ctx context.Context, token string, self topic.Origin, entries []store.Entry) error {
+	if err := o.at(PointNote); err != nil {
+		return err
+	}
+	if err := o.store.Journal(ctx, token, o.cfg.Topic, self, entries); err != nil {
+		return err
+	}
+	return o.at(PointNoted)
 }

@@ -53,6 +53,9 @@ func (o *Owner) recover(ctx context.Context) error {
 	}
 	if seen.End < 0 {
 		o.next = max(w.Start, o.from())
+		if ours && in.TopicID == o.self.TopicID && w.Committed < o.next {
+			o.next = max(w.Committed, o.from()) // begun, then deleted from the log: that is lost
+		}
 	}
 	if mutant.On("start-at-commit") && w.Committed >= 0 {
 		o.next = w.Committed
@@ -148,7 +151,7 @@ func (o *Owner) expect(w Where, in intent.Intent, ours bool) {
 		o.bind(w.Committed, in)
 	}
 	// Sent and not answered: it stands in the group, or arrives there yet.
-	if o.sent != nil && o.answered.IsZero() && o.sent.in.TopicID == o.self.TopicID {
+	if o.sent != nil && o.answered.IsZero() && o.sent.in.TopicID == o.self.TopicID && !mutant.On("unanswered-forgotten") {
 		o.bind(o.sent.first, o.sent.in)
 	}
 }
@@ -240,7 +243,7 @@ func (o *Owner) lost(ctx context.Context, first, last int64) error {
 	}
 	entries = append(entries, store.Entry{Kind: store.Batch, Offset: first, Last: last, Records: all, Rows: uint64(len(rows)), Epoch: -1})
 	token := intent.Token(o.self.TopicID, o.cfg.Partition, first, last, "lost")
-	if err := o.store.Journal(ctx, token, o.cfg.Topic, o.self, entries); err != nil {
+	if err := o.note(ctx, token, o.self, entries); err != nil {
 		return err
 	}
 	o.next = last + 1

@@ -1,8 +1,10 @@
 package partition
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/google/uuid"
 
@@ -29,14 +31,15 @@ const (
 //
 // It returns the rows that ClickHouse refuses, each marked with the reason; all
 // others stand then.
-func (o *Owner) rows(ctx context.Context, token string, rows []*batch.Record, compare bool) (refused []*batch.Record, err error) {
+func (o *Owner) rows(ctx context.Context, token string, w *writing, rows []*batch.Record) (refused []*batch.Record, err error) {
+	compare := w.compare
 	for attempt := 0; len(rows) > 0; attempt++ {
 		if attempt > mends+2 {
 			return nil, fmt.Errorf("%d rows are not in event_log although ClickHouse took them", len(rows))
 		}
 		err := o.insert(ctx, mendToken(token, attempt), rows)
 		if err != nil && failure.Of(err) == failure.Refused {
-			refused, err := o.halve(ctx, token, rows, err)
+			refused, err := o.halve(ctx, token, rows, w.b.First, w.in.Last, err)
 			if err != nil || len(refused) > 0 {
 				return refused, err
 			}
@@ -93,24 +96,49 @@ func (o *Owner) absent(ctx context.Context, rows []*batch.Record) ([]*batch.Reco
 	return out, nil
 }
 
-// halve finds the rows that make an INSERT fail: it writes one half after the
-// other, each compared first, and halves what fails again. A row that fails alone
-// is the fault, and cause says why.
-func (o *Owner) halve(ctx context.Context, token string, rows []*batch.Record, cause error) (refused []*batch.Record, err error) {
-	if rows, err = o.absent(ctx, rows); err != nil || len(rows) == 0 {
-		return nil, err
-	}
+// halve finds the rows that make an INSERT of rows, all of offsets first to last,
+// fail: it halves the range of offsets and writes what is absent of each half
+// under the token of that half, and halves again what fails. A row that fails
+// alone is the fault, and cause says why.
+//
+// Ranges are halved rather than what is absent of them: whoever mends this batch
+// walks the same ranges, so a late half of a frozen member meets a used token.
+func (o *Owner) halve(ctx context.Context, token string, rows []*batch.Record, first, last int64, cause error) (refused []*batch.Record, err error) {
 	if len(rows) == 1 {
 		rows[0].Reason, rows[0].Detail = topic.ReasonRefused, cause.Error()
 		o.logger.Warn("ClickHouse refuses a row: it becomes a dead letter", "offset", rows[0].Offset, "event_id", rows[0].ID, "error", cause)
 		return rows, nil
 	}
-	for _, half := range [][]*batch.Record{rows[:len(rows)/2], rows[len(rows)/2:]} {
-		err := o.insert(ctx, fmt.Sprintf("%s/part/%d-%d", token, half[0].Offset, half[len(half)-1].Offset), half)
+	middle, at := first, 0
+	for at == 0 || at == len(rows) { // narrow to the range that parts them
+		middle = first + (last-first)/2
+		at, _ = slices.BinarySearchFunc(rows, middle+1, func(r *batch.Record, offset int64) int { return cmp.Compare(r.Offset, offset) })
+		if at == 0 {
+			first = middle + 1
+		} else if at == len(rows) {
+			last = middle
+		}
+	}
+	if mutant.On("halves-of-what-is-absent") {
+		at = len(rows) / 2
+		first, middle, last = rows[0].Offset, rows[at].Offset-1, rows[len(rows)-1].Offset
+	}
+	for _, half := range []struct {
+		rows        []*batch.Record
+		first, last int64
+	}{{rows[:at], first, middle}, {rows[at:], middle + 1, last}} {
+		rows, err := o.absent(ctx, half.rows)
+		if err != nil {
+			return nil, err
+		}
+		if len(rows) == 0 {
+			continue
+		}
+		err = o.insert(ctx, fmt.Sprintf("%s/part/%d-%d", token, half.first, half.last), rows)
 		switch {
 		case err == nil: // dropped under a used token or not: the batch is compared again
 		case failure.Of(err) == failure.Refused:
-			more, err := o.halve(ctx, token, half, err)
+			more, err := o.halve(ctx, token, rows, half.first, half.last, err)
 			if err != nil {
 				return nil, err
 			}

@@ -3,6 +3,7 @@ package partition
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -91,7 +92,7 @@ func (o *Owner) write(ctx context.Context, w *writing) (sorted, error) {
 		if mutant.On("index-before-rows") {
 			o.remember(s)
 		}
-		refused, err := o.rows(ctx, token, s.rows, w.compare)
+		refused, err := o.rows(ctx, token, w, s.rows)
 		if err != nil {
 			return s, err
 		}
@@ -99,6 +100,11 @@ func (o *Owner) write(ctx context.Context, w *writing) (sorted, error) {
 			if w.refused += len(refused); w.refused > mostRefused {
 				return s, fmt.Errorf("%w: ClickHouse refuses more than %d rows of one batch, which is the table's fault rather than theirs; the last: %s",
 					failure.ErrMend, mostRefused, refused[0].Detail)
+			}
+			if !mutant.On("refused-in-memory-alone") {
+				if err := o.refuse(ctx, token, w, refused); err != nil {
+					return s, err
+				}
 			}
 			w.compare = true
 			continue
@@ -119,6 +125,30 @@ func (o *Owner) write(ctx context.Context, w *writing) (sorted, error) {
 		o.remember(s)
 		return s, nil
 	}
+}
+
+// refuse writes down that records became dead letters since ClickHouse refused
+// their rows. It does so before anything is decided by it: once a later record of
+// the key is the row, the next owner would take these for its conflicts.
+func (o *Owner) refuse(ctx context.Context, token string, w *writing, refused []*batch.Record) error {
+	if err := o.sendAway(ctx, w, sorted{dead: refused}); err != nil {
+		return err
+	}
+	if err := o.fresh(ctx); err != nil {
+		return err
+	}
+	lines := make([]store.Entry, len(refused))
+	for i, r := range refused {
+		lines[i] = entry(r, dedup.Decision{Fate: dedup.DeadLetter})
+	}
+	if err := o.at(PointJournal); err != nil {
+		return err
+	}
+	if err := o.store.Journal(ctx, token, o.cfg.Topic, o.self, lines); err != nil {
+		return err
+	}
+	w.journaled += len(lines)
+	return o.at(PointJournaled)
 }
 
 // token names the batch's INSERT.
@@ -158,12 +188,15 @@ func (o *Owner) fresh(ctx context.Context) error {
 	if mutant.On("frozen-not-stopped") || o.sent == nil || !late(o.answered, time.Now(), o.cfg.IntentFresh) {
 		return nil
 	}
+	if err := o.at(PointRenew); err != nil {
+		return err
+	}
 	begun := time.Now()
 	if err := o.log.Commit(ctx, o.sent.first, o.sent.in.Metadata()); err != nil {
 		return fmt.Errorf("committing the intent %d to %d again: %w", o.sent.first, o.sent.in.Last, err)
 	}
 	o.answered = begun
-	return nil
+	return o.at(PointRenewed)
 }
 
 func late(from, now time.Time, bound time.Duration) bool {
@@ -219,6 +252,7 @@ func (o *Owner) decide(ctx context.Context, b *batch.Batch, compare bool) ([]ded
 // sorted is a batch's records by what is to be done with them.
 type sorted struct {
 	rows, dead, forward []*batch.Record
+	stored              []*batch.Record    // rows that stand already
 	standing            map[dedup.Fate]int // all records, those decided before too
 }
 
@@ -228,6 +262,9 @@ func (o *Owner) sort(b *batch.Batch, decisions []dedup.Decision) sorted {
 		r, d := &b.Records[i], decisions[i]
 		s.standing[d.Fate]++
 		if d.Stands {
+			if d.Fate == dedup.Row {
+				s.stored = append(s.stored, r)
+			}
 			continue
 		}
 		switch d.Fate {
@@ -303,7 +340,7 @@ func (o *Owner) journal(ctx context.Context, token string, w *writing, s sorted,
 	if err := o.at(PointJournal); err != nil {
 		return err
 	}
-	w.journaled = fates
+	w.journaled += fates
 	if err := o.store.Journal(ctx, token, o.cfg.Topic, o.self, lines); err != nil {
 		return err
 	}
@@ -318,18 +355,27 @@ func entries(decisions []dedup.Decision, b *batch.Batch) []store.Entry {
 		if d.Stands || d.Fate == dedup.Row {
 			continue
 		}
-		out = append(out, store.Entry{
-			Offset: r.Offset, Last: r.Offset, Fate: d.Fate, Records: 1, Hash: r.Hash, Epoch: r.Epoch,
-			ID: r.ID, Event: r.Event, First: d.First.Origin, Reason: r.Reason, Detail: r.Detail,
-			ForwardedTo: r.Home, Timestamp: r.Timestamp,
-		})
+		out = append(out, entry(r, d))
 	}
 	return out
 }
 
-// remember adds rows to the index, now that they are stored.
+func entry(r *batch.Record, d dedup.Decision) store.Entry {
+	return store.Entry{
+		Offset: r.Offset, Last: r.Offset, Fate: d.Fate, Records: 1, Hash: r.Hash, Epoch: r.Epoch,
+		ID: r.ID, Event: r.Event, First: d.First.Origin, Reason: r.Reason, Detail: r.Detail,
+		ForwardedTo: r.Home, Timestamp: r.Timestamp,
+	}
+}
+
+// remember adds rows to the index, now that they are stored: those that were
+// found stored too, since they may have been written after the index was loaded,
+// late by an earlier owner or before this batch was decided again.
 func (o *Owner) remember(s sorted) {
-	for _, r := range s.rows {
+	if mutant.On("stored-rows-forgotten") {
+		s.stored = nil
+	}
+	for _, r := range slices.Concat(s.stored, s.rows) {
 		origin := topic.Origin{TopicID: o.self.TopicID, Partition: o.cfg.Partition, Offset: r.Offset}
 		o.index.Add(r.Event.OccurredAt, r.ID, dedup.First{Origin: origin, Hash: r.Hash})
 	}
