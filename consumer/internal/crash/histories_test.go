@@ -1,0 +1,90 @@
+package crash
+
+import (
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"sluice/consumer/internal/dedup"
+	"sluice/consumer/internal/partition"
+)
+
+// An intent was sent of what there was, its answer was lost, and more records
+// came. Another intent in its place could be overtaken by the first, and the
+// batch under way be unknown to the next owner.
+func TestAnIntentIsNotChanged(t *testing.T) {
+	var cases []given
+	for _, lost := range []fault{
+		{partition.PointIntend, 1, unheard, ""},
+		{partition.PointIntend, 1, inVain, ""},
+		{partition.PointIntend, 1, delayed, string(partition.PointRecovered)},
+		{partition.PointIntend, 1, delayed, string(partition.PointInsert)},
+		{partition.PointIntend, 1, delayed, string(partition.PointInserted)},
+	} {
+		cases = append(cases, given{[]fault{lost, {partition.PointInsert, 1, deadLate, finished}}, time.Minute, 7},
+			given{[]fault{lost, {partition.PointInsert, 1, deadLate, string(partition.PointJournal)}}, time.Minute, 7})
+	}
+	tryInMemory(t, cases)
+}
+
+// The head of the log is deleted under an open intent while its INSERT runs. What
+// is said to be lost must not become rows afterwards; and it is lost, whether or
+// not anything was journaled before it.
+func TestAnInsertThatRunsIsEndedBeforeItsRecordsAreLost(t *testing.T) {
+	for nth, head := range map[int]int64{1: 15, 2: 27} {
+		synctest.Test(t, func(t *testing.T) {
+			w := given{fresh: time.Minute, hidden: -1}.world(newMemory())
+			w.before = func(owner int) {
+				if owner == 1 {
+					w.deleteHead(head)
+				}
+			}
+			err := w.run(t.Context(), fault{partition.PointInsert, nth, deadLate, running})
+			first := map[int]int64{1: 0, 2: 13}[nth] // of the batch that was open
+			// All that stood before decides what comes after; in the range that
+			// was open nothing stands.
+			w.lines = slices.DeleteFunc(w.lines, func(l line) bool { return l.offset >= first && l.offset < head })
+			w.want = expect(w.lines)
+			for o := first; o < head; o++ {
+				w.lines = append(w.lines, line{offset: o})
+				w.want.fates[o] = dedup.Lost
+			}
+			w.cluster.start = 0 // where the journal begins
+			require.True(t, w.compared(t, err))
+		})
+	}
+}
+
+// What the enumeration has found, each kept as a case of its own.
+func TestWhatWasFoundBefore(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		failures []fault
+	}{
+		// Rows that were found stored when a batch was decided again, since
+		// ClickHouse had refused one of them, were not added to the index: it
+		// said later that their keys were free, and a repeat became a row.
+		{"rows found stored are known", nil},
+		// A refused record was a dead letter in memory alone until its batch was
+		// journaled. The next owner found a later record of the key stored and
+		// took the refused one for a conflict with it.
+		{"refused stays refused, 3", []fault{{partition.PointJournal, 3, crashes, ""}}},
+		{"refused stays refused, 4", []fault{{partition.PointJournal, 4, crashes, ""}}},
+		// The halves of a refused INSERT were halves of what was absent, so two
+		// owners could cut differently, and a late half met no used token.
+		{"halves are the same for everyone, 4", []fault{{partition.PointInsert, 4, deadLate, finished}}},
+		{"halves are the same for everyone, 5", []fault{{partition.PointInsert, 5, deadLate, finished}}},
+		{"halves are the same for everyone, 6", []fault{{partition.PointInsert, 6, deadLate, finished}}},
+		{"halves are the same for everyone, 7", []fault{{partition.PointInsert, 7, deadLate, finished}}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := given{fresh: time.Minute, hidden: -1}.world(newMemory())
+				require.True(t, w.compared(t, w.run(t.Context(), tt.failures...)))
+			})
+		})
+	}
+}
