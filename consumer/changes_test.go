@@ -285,6 +285,8 @@ func TestPartitionsAreAdded(t *testing.T) {
 	require.Eventually(t, func() bool {
 		return s.scalar("SELECT count() FROM event_log") == 450 && s.scalar("SELECT count() FROM (SELECT partition FROM journal WHERE entry = 'barrier' AND offset = 7)") == 7
 	}, 60*time.Second, 500*time.Millisecond)
+	r := s.verified()
+	require.True(t, r.OK, "%+v", r)
 	require.EqualValues(t, 450, s.scalar("SELECT count() FROM event_log"))
 	require.Zero(t, s.scalar("SELECT toUInt64(sum(abs(difference)) + sum(repeats)) FROM balance"))
 }

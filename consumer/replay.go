@@ -85,7 +85,7 @@ func (t *tools) replay(ctx context.Context, from string, dryRun bool) ([]replaye
 		return nil, err
 	}
 	for i := range ranges {
-		seen, err := t.store.Seen(ctx, ranges[i].Self)
+		seen, err := t.store.Seen(ctx, ranges[i].At(max(ranges[i].To-1, 0)))
 		if err != nil {
 			return nil, err
 		}
@@ -154,14 +154,15 @@ func (t *tools) compareOnly(ctx context.Context, ranges []verify.Range) ([]repla
 
 // ask has the owners do it; if there are none, it becomes the owner.
 func (t *tools) ask(ctx context.Context, ranges []verify.Range) ([]replayed, error) {
-	groups, err := t.kafka.Admin().DescribeGroups(ctx, t.cfg.Group.ID)
-	if err != nil {
+	var s status
+	s.Topic, s.Group = t.cfg.Kafka.Topic, t.cfg.Group.ID
+	if _, err := s.askGroup(ctx, t.kafka.Admin()); err != nil {
 		return nil, fmt.Errorf("looking for the partitions' owners: %w", err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	owning := make(chan error, 1)
-	if len(groups[t.cfg.Group.ID].Members) == 0 {
+	if len(s.Members) == 0 {
 		fmt.Fprintln(t.err, "no consumer runs: joining the group to do it here")
 		go func() {
 			err := consume(ctx, t.cfg, t.log, unregistered())
@@ -184,7 +185,7 @@ func (t *tools) ask(ctx context.Context, ranges []verify.Range) ([]replayed, err
 	}
 	bar := t.bar(ranges, "replay")
 	totals := map[int32]replayed{}
-	err = replay.Ask(ctx, t.cfg.Kafka.Options(t.log), t.cfg.Kafka.Control, requests, func(p replay.Progress) {
+	err := replay.Ask(ctx, t.cfg.Kafka.Options(t.log), t.cfg.Kafka.Control, requests, func(p replay.Progress) {
 		if p.Error != "" {
 			fmt.Fprintf(t.err, "partition %d: %s; it recovers and goes on\n", p.Partition, p.Error)
 			return

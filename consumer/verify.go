@@ -219,9 +219,18 @@ func (t *tools) partitions(ctx context.Context) ([]verify.Range, error) {
 	return out, nil
 }
 
-// segments are the log ids that a partition's offsets belong to.
-func (t *tools) segments(_ context.Context, self topic.Origin) ([]verify.Segment, error) {
-	return []verify.Segment{{LogID: self.TopicID}}, nil
+// segments are the log ids that a partition's offsets belong to: after a cut the
+// log goes on under another. A later cut may lie before an earlier one.
+func (t *tools) segments(ctx context.Context, self topic.Origin) ([]verify.Segment, error) {
+	out := []verify.Segment{{LogID: self.TopicID}}
+	cuts, err := t.store.Cuts(ctx, self)
+	for _, c := range cuts {
+		for len(out) > 1 && out[len(out)-1].From >= c.At {
+			out = out[:len(out)-1]
+		}
+		out = append(out, verify.Segment{LogID: c.Next, From: c.At})
+	}
+	return out, err
 }
 
 func (t *tools) verify(ctx context.Context, wait time.Duration) (report, error) {

@@ -103,7 +103,7 @@ func load(cmd *cobra.Command, environ []string) (config, error) {
 		Flags:   cmd.Flags(),
 		Environ: environ,
 		// The consumer's sections.
-		Foreign: []string{"clickhouse", "batch", "group", "topics", "index", "retry"},
+		Foreign: []string{"clickhouse", "batch", "group", "topics", "index", "budget", "doctor"},
 	})
 	if err != nil {
 		return cfg, err

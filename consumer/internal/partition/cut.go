@@ -31,6 +31,9 @@ func (o *Owner) follow(ctx context.Context) error {
 		return err
 	}
 	for _, c := range cuts {
+		for len(o.segments) > 1 && o.segments[len(o.segments)-1].from >= c.At { // cut before it again
+			o.segments = o.segments[:len(o.segments)-1]
+		}
 		o.segments = append(o.segments, segment{id: c.Next, from: c.At})
 		o.self.TopicID = c.Next
 	}
