@@ -75,7 +75,7 @@ test: engine ## every test but the long ones
 	go test $(RACE) -timeout 15m $(PKG)
 
 test-kafka: engine kafka ## what runs on Apache Kafka itself: one broker, and three (RUN= a pattern of tests)
-	go test -tags apachekafka -timeout 30m -count=1 -p 1 -run '$(or $(RUN),Apache)' ./deploy/local ./consumer
+	go test -tags apachekafka -timeout 60m -count=1 -p 1 -run '$(or $(RUN),Apache)' ./deploy/local ./consumer
 
 kafka: supervisor ## install Apache Kafka (54 MB, by Maven) if it is missing
 	@$(BIN)/supervisor install-kafka
