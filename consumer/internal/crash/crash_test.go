@@ -262,10 +262,15 @@ func reach(t *testing.T) (fresh, renewing map[partition.Point]int) {
 		require.True(t, s.compared(t, s.run(t.Context())))
 		fresh, renewing = f.reached, s.reached
 	})
+	return fresh, renewing
+}
+
+// The history comes to every point that there is.
+func TestEveryPointIsReached(t *testing.T) {
+	_, renewing := reach(t)
 	for _, p := range partition.Points() {
 		require.Positive(t, renewing[p], "the history never comes to %q", p)
 	}
-	return fresh, renewing
 }
 
 // everyFailure are all failures of one owner, at every point as often as it

@@ -58,6 +58,48 @@ func TestAnInsertThatRunsIsEndedBeforeItsRecordsAreLost(t *testing.T) {
 	}
 }
 
+// Offsets set forward by an operator's tool, past all that was read: nothing is
+// passed over.
+func TestOffsetsSetForwardSkipNothing(t *testing.T) {
+	for _, at := range []int64{13, 27, 41, 1000} {
+		synctest.Test(t, func(t *testing.T) {
+			w := given{fresh: time.Minute, hidden: -1}.world(newMemory())
+			w.before = func(owner int) {
+				if owner == 0 {
+					w.committed, w.metadata = at, ""
+				}
+			}
+			require.True(t, w.compared(t, w.run(t.Context())))
+		})
+	}
+}
+
+// Rows and journal are deleted; their tokens stay, as DELETE leaves them, and an
+// operator's tool has set the offsets to somewhere in the log. Every block is
+// dropped and reported as written, whichever owner writes it.
+func TestWhatWasDeletedComesBackThoughItsTokensStayed(t *testing.T) {
+	for _, failures := range [][]fault{
+		nil,
+		{{partition.PointIntended, 1, crashes, ""}},
+		{{partition.PointJournaled, 1, crashes, ""}},
+		{{partition.PointIntended, 2, crashes, ""}, {partition.PointFetched, 1, crashes, ""}},
+	} {
+		for _, at := range []int64{-1, 0, 13, 27, 41} {
+			synctest.Test(t, func(t *testing.T) {
+				m := newMemory()
+				w := given{fresh: time.Minute, hidden: -1}.world(m)
+				require.True(t, w.compared(t, w.run(t.Context())))
+				m.deleteAll()
+				w.committed, w.metadata = at, ""
+				clear(w.letters)
+				clear(w.forwards)
+				w.limits = []int{batchRows}
+				require.True(t, w.compared(t, w.run(t.Context(), failures...)))
+			})
+		}
+	}
+}
+
 // What the enumeration has found, each kept as a case of its own.
 func TestWhatWasFoundBefore(t *testing.T) {
 	for _, tt := range []struct {

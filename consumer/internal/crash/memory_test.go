@@ -56,6 +56,13 @@ func (m *memory) empty(context.Context) error {
 	return nil
 }
 
+// deleteAll is DELETE: the tokens of what it takes stay.
+func (m *memory) deleteAll() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.rows, m.journal = nil, nil
+}
+
 func (m *memory) Rows(_ context.Context, token string, self topic.Origin, rows []*batch.Record) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
