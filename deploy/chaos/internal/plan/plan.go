@@ -107,6 +107,9 @@ type Config struct {
 // one process, or one link, overlap.
 func Round(cfg Config, seed uint64, number int) []Step {
 	m := maker{Config: cfg, rand: Rand(seed, number, "plan"), busy: map[string]time.Duration{}}
+	if m.rand.IntN(5) == 0 {
+		m.zombie()
+	}
 	for range 2 + m.rand.IntN(5) {
 		m.add()
 	}
@@ -151,9 +154,24 @@ func (m *maker) add() {
 	if s.At > m.Window {
 		return
 	}
-	m.busy[taken] = s.End() + 50*time.Millisecond
+	m.busy[taken] = s.End() + rest
 	m.steps = append(m.steps, s)
 }
+
+// zombie has a consumer's requests to the engine held back on their way, and
+// then freezes it for so long that another takes its partitions over. What it
+// asked for arrives when nobody waits for it any more, and before it wakes.
+func (m *maker) zombie() {
+	m.long = true
+	c, at := m.consumer(), m.between(0, m.Window*3/4)
+	stall := Step{At: at, Action: Stall, Link: Link{c, Engine}, For: m.Session * 19 / 10, Direction: proxy.Up}
+	freeze := Step{At: at + m.between(10*time.Millisecond, 150*time.Millisecond), Action: Freeze, Victim: c, For: m.Session * 22 / 10}
+	m.steps = append(m.steps, stall, freeze)
+	m.busy[stall.Link.String()], m.busy[c] = stall.End()+rest, freeze.End()+rest
+}
+
+// rest is the least time between two steps of one victim.
+const rest = 50 * time.Millisecond
 
 func (m *maker) process(s *Step) {
 	if m.rand.IntN(100) < 60 {

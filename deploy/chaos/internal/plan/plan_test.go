@@ -57,3 +57,22 @@ func TestSteps(t *testing.T) {
 	require.Greater(t, long, 100)
 	require.Greater(t, short, 100)
 }
+
+// Now and then a consumer's INSERT is held on its way while the consumer is
+// frozen past its session, and let go before it wakes: the write of an owner
+// that is none any more.
+func TestZombie(t *testing.T) {
+	found := 0
+	for n := range 500 {
+		steps := Round(config, 1, n)
+		for _, stall := range steps {
+			for _, freeze := range steps {
+				if stall.Action == Stall && stall.Link.Server == Engine && freeze.Action == Freeze && freeze.Victim == stall.Link.Client &&
+					stall.At < freeze.At && freeze.At+config.Session < stall.End() && stall.End() < freeze.End() {
+					found++
+				}
+			}
+		}
+	}
+	require.Greater(t, found, 50)
+}
