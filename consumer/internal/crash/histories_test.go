@@ -58,6 +58,54 @@ func TestAnInsertThatRunsIsEndedBeforeItsRecordsAreLost(t *testing.T) {
 	}
 }
 
+// Records that were begun are gone from the log, and others stand at their
+// offsets: a cut, though nothing of it was journaled. What had been written stays,
+// under the old log's id.
+func TestOtherRecordsWhereABatchWasBegun(t *testing.T) {
+	for name, f := range map[string]fault{
+		"nothing was written": {partition.PointInsert, 1, crashes, ""},
+		"the INSERT runs":     {partition.PointInsert, 1, deadLate, running},
+		"rows were written":   {partition.PointInserted, 1, crashes, ""},
+		"one month was":       {partition.PointInsert, 1, partly, ""},
+		"it is the second":    {partition.PointInserted, 2, crashes, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := given{fresh: time.Minute, hidden: -1}.world(newMemory())
+				old := map[int64][]stored{}
+				w.before = func(owner int) {
+					if owner != 1 {
+						return
+					}
+					all, err := w.store.read(t.Context())
+					require.NoError(t, err)
+					if all[w.id] != nil {
+						old = all[w.id].rows
+					}
+					from := int64(0)
+					if f.nth == 2 {
+						from = 13
+					}
+					lines, raws := history("others", time.Now(), script)
+					at := slices.IndexFunc(w.lines, func(l line) bool { return l.offset >= from })
+					w.records, w.lines = append(w.records[:at:at], raws[at:]...), lines[at:]
+					w.want, w.start = expect(w.lines), from
+				}
+				require.NoError(t, w.run(t.Context(), f))
+				all, err := w.store.read(t.Context())
+				require.NoError(t, err)
+				require.Len(t, all, 2)
+				require.Equal(t, old, all[w.id].rows, "what stood, stands")
+				for id, has := range all {
+					if id != w.id {
+						require.Empty(t, w.faults(has), w.log.String())
+					}
+				}
+			})
+		})
+	}
+}
+
 // Offsets set forward by an operator's tool, past all that was read: nothing is
 // passed over.
 func TestOffsetsSetForwardSkipNothing(t *testing.T) {

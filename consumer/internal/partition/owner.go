@@ -130,6 +130,7 @@ type Owner struct {
 	compareTo  int64         // up to here something may be decided already
 	islands    []store.Range // journaled ranges beyond next, past a gap
 	bound      store.Range   // an intent's range that no one has journaled
+	begun      string        // the hash of the records that were to be written there
 	open       bool          // an intent is acknowledged and not closed
 	sent       *sentIntent   // the last intent sent
 	answered   time.Time     // when the commit that was answered was sent; zero: none was

@@ -166,7 +166,7 @@ func (o *Owner) bind(first int64, in intent.Intent) {
 			return
 		}
 	}
-	o.bound = store.Range{First: first, End: in.Last + 1}
+	o.bound, o.begun = store.Range{First: first, End: in.Last + 1}, in.Hash
 	o.compareTo = max(o.compareTo, in.Last)
 }
 

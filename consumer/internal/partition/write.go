@@ -25,6 +25,12 @@ func (o *Owner) live(ctx context.Context, b *batch.Batch) error {
 	}
 	compare := b.First <= o.compareTo
 	w := writing{b: b, in: o.horizon(intent.Of(b, o.self.TopicID, o.partitions)), compare: compare, live: true}
+	if b.First == o.bound.First && w.in.Last == o.bound.End-1 && w.in.Hash != o.begun && !mutant.On("other-records-not-seen") {
+		if err := o.cut(ctx, b.First, o.next, o.compareTo+1); err != nil {
+			return err
+		}
+		return fmt.Errorf("%w: at offsets %d to %d stand other records than were begun", errAnew, b.First, w.in.Last)
+	}
 	s, err := o.write(ctx, &w)
 	if err != nil {
 		return err
