@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"sync"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"sluice/consumer/internal/batch"
 	"sluice/consumer/internal/group"
@@ -316,4 +318,64 @@ func TestGroupProtocols(t *testing.T) {
 			require.EqualValues(t, 400, s.scalar("SELECT count() FROM event_log"))
 		})
 	}
+}
+
+// The topic is deleted and made again under the running consumer: it goes on with
+// the new one, whose repeats of old events are repeats.
+func TestATopicMadeAgainWhileRunning(t *testing.T) {
+	s := newStack(t)
+	defer s.consuming()()
+	for i := range 50 {
+		s.produce(record(i, `{}`))
+	}
+	require.Eventually(t, func() bool { return s.scalar("SELECT count() FROM event_log") == 50 }, 20*time.Second, 10*time.Millisecond)
+	admin := kadm.NewClient(s.producer)
+	_, err := admin.DeleteTopic(t.Context(), s.cfg.Kafka.Topic)
+	require.NoError(t, err)
+	require.NoError(t, ensureTopics(t.Context(), admin, s.cfg, io.Discard))
+	again, err := kgo.NewClient(kgo.SeedBrokers(s.cfg.Kafka.Brokers...), kgo.DefaultProduceTopic(s.cfg.Kafka.Topic))
+	require.NoError(t, err)
+	defer again.Close()
+	for i := range 60 {
+		require.NoError(t, again.ProduceSync(t.Context(), record(i, `{}`)).FirstErr())
+	}
+	require.Eventually(t, func() bool { return s.scalar("SELECT toUInt64(sum(records)) FROM balance") == 110 }, 60*time.Second, 50*time.Millisecond)
+	require.EqualValues(t, 60, s.scalar("SELECT count() FROM event_log"))
+	require.EqualValues(t, 50, s.scalar("SELECT toUInt64(sum(duplicates)) FROM balance"))
+}
+
+// A log that ends in markers is caught up all the same, and the journal says so.
+func TestALogThatEndsInMarkers(t *testing.T) {
+	s := newStack(t)
+	defer s.consuming()()
+	transactional, err := kgo.NewClient(kgo.SeedBrokers(s.cfg.Kafka.Brokers...), kgo.TransactionalID("other"), kgo.DefaultProduceTopic(s.cfg.Kafka.Topic))
+	require.NoError(t, err)
+	defer transactional.Close()
+	for n := range 3 {
+		require.NoError(t, transactional.BeginTransaction())
+		for i := range 20 {
+			require.NoError(t, transactional.ProduceSync(t.Context(), record(n*100+i, `{}`)).FirstErr())
+		}
+		require.NoError(t, transactional.EndTransaction(t.Context(), kgo.TransactionEndTry(n != 1)))
+	}
+	ended := func() bool {
+		for p := range s.cfg.Topics.Partitions {
+			k := s.log0()
+			id, _, err := k.Topic(t.Context())
+			require.NoError(t, err)
+			_, end, err := k.Bounds(t.Context(), p)
+			require.NoError(t, err)
+			k.Close()
+			seen, err := s.store.Seen(t.Context(), topic.Origin{TopicID: id, Partition: p})
+			require.NoError(t, err)
+			if max(seen.End, 0) < end {
+				return false
+			}
+		}
+		return true
+	}
+	require.Eventually(t, ended, 20*time.Second, 50*time.Millisecond)
+	r := s.verified()
+	require.Equal(t, report{OK: true, Records: 40, Rows: 40, RollupsEqual: true}, r)
+	s.balanced(r)
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -60,19 +61,30 @@ func run(ctx context.Context, cfg config) error {
 // consume is the consumer itself: it returns when ctx has ended and every
 // partition has been given up in order. extra are options for the group's client.
 func consume(ctx context.Context, cfg config, log *slog.Logger, mon *monitor.Monitor, extra ...kgo.Opt) error {
+	for {
+		anew, err := consumeTopic(ctx, cfg, log, mon, extra...)
+		if err != nil || !anew {
+			return err
+		}
+		log.Warn("the topic was deleted and made again: beginning with the new one", "topic", cfg.Kafka.Topic)
+	}
+}
+
+// consumeTopic consumes until ctx ends or, with anew, the topic is another.
+func consumeTopic(ctx context.Context, cfg config, log *slog.Logger, mon *monitor.Monitor, extra ...kgo.Opt) (anew bool, err error) {
 	opts := cfg.Kafka.Options(log)
 	k, err := kafka.New(opts, kafka.Names{Topic: cfg.Kafka.Topic, DeadLetters: cfg.Kafka.DeadLetters, Group: cfg.Group.ID})
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer k.Close()
 	st, err := store.Open(cfg.ClickHouse.DSN)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer st.Close() //nolint:errcheck // nothing is left to be written
 	if err := awaitSchema(ctx, st, mon, log); err != nil {
-		return err
+		return false, err
 	}
 	setup := doctorSetup(cfg)
 	watch := doctor.NewWatch(setup, func(ctx context.Context) doctor.Facts {
@@ -80,9 +92,9 @@ func consume(ctx context.Context, cfg config, log *slog.Logger, mon *monitor.Mon
 	}, mon, log)
 	switch err := watch.Start(ctx, mon.Waiting); {
 	case ctx.Err() != nil:
-		return nil
+		return false, nil
 	case err != nil:
-		return err
+		return false, err
 	}
 
 	// Owners outlive the signal to stop: they finish what they are at.
@@ -90,16 +102,25 @@ func consume(ctx context.Context, cfg config, log *slog.Logger, mon *monitor.Mon
 	defer disown()
 	watcher, err := replay.NewWatcher(opts, cfg.Kafka.Control, log)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer watcher.Close()
 	var tasks sync.WaitGroup
 	defer tasks.Wait()
 	defer disown()
 	tasks.Go(func() { watcher.Run(owning) })
-	tasks.Go(func() { k.Watch(owning) })
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	var again atomic.Bool
+	tasks.Go(func() {
+		if k.Watch(owning) {
+			again.Store(true)
+			stop()
+		}
+	})
 	tasks.Go(func() { watch.Run(owning) })
 	sheet := balance.New(balance.Config{}, st.Conn(), mon.Registerer(), log)
+	defer sheet.Close()
 	tasks.Go(func() { sheet.Run(owning) })
 
 	budget := rate.NewLimiter(rate.Limit(cfg.Budget.InsertsPerSecond), max(1, int(cfg.Budget.InsertsPerSecond/4)))
@@ -123,14 +144,16 @@ func consume(ctx context.Context, cfg config, log *slog.Logger, mon *monitor.Mon
 		SessionTimeout: cfg.Group.SessionTimeout, RevokeTimeout: cfg.Group.RevokeTimeout, OnJoined: mon.Joined,
 	}, append(opts[:len(opts):len(opts)], extra...), log, start)
 	if err != nil {
-		return err
+		return false, err
 	}
 	tasks.Go(func() { member.Run(owning) })
-	<-ctx.Done()
-	mon.Stopping()
+	<-running.Done()
+	if ctx.Err() != nil {
+		mon.Stopping()
+	}
 	log.Info("stopping: finishing the batches at hand")
 	member.Leave()
-	return nil
+	return again.Load(), nil
 }
 
 // awaitSchema waits until ClickHouse answers and holds the schema this program

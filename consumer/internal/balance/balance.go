@@ -41,7 +41,9 @@ var columns = [...]string{"rows", "duplicates", "conflicts", "dead_lettered", "f
 func Read(ctx context.Context, conn driver.Conn) ([]Sheet, error) {
 	rows, err := conn.Query(ctx, `
 		SELECT topic_id, partition, rows, duplicates, conflicts, dead_lettered, forwarded, expired, erased, skipped, lost, cut,
-			difference, gaps, overlaps, repeats, twice
+			unregister func()
+
+	difference, gaps, overlaps, repeats, twice
 		FROM balance ORDER BY partition, topic_id`)
 	if err != nil {
 		return nil, fmt.Errorf("the balance: %w", err)
@@ -84,6 +86,8 @@ type Checker struct {
 	conn   driver.Conn
 	logger *slog.Logger
 
+	unregister func()
+
 	difference, gaps, overlaps, repeats *prometheus.GaugeVec
 	records                             *prometheus.GaugeVec
 	checked                             prometheus.Gauge
@@ -120,9 +124,18 @@ func New(cfg Config, conn driver.Conn, reg prometheus.Registerer, logger *slog.L
 			Name: "sluice_consumer_balance_failures_total", Help: "Times the balance could not be read.",
 		}),
 	}
-	reg.MustRegister(c.difference, c.gaps, c.overlaps, c.repeats, c.records, c.checked, c.failures)
+	collectors := []prometheus.Collector{c.difference, c.gaps, c.overlaps, c.repeats, c.records, c.checked, c.failures}
+	reg.MustRegister(collectors...)
+	c.unregister = func() {
+		for _, x := range collectors {
+			reg.Unregister(x)
+		}
+	}
 	return c
 }
+
+// Close takes the metrics back, so that another checker can report.
+func (c *Checker) Close() { c.unregister() }
 
 // Run checks at once and then at every interval, until ctx ends. What can't be
 // read is logged and tried again; the figures stay as they were.

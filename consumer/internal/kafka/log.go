@@ -3,6 +3,7 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -86,16 +87,22 @@ func (l *Log) Topic(ctx context.Context) (uuid.UUID, int32, error) {
 	return uuid.UUID(t.ID), int32(len(t.Partitions)), nil
 }
 
-// Watch asks for the partition count every few seconds until ctx ends; see
-// [Log.Partitions].
-func (l *Log) Watch(ctx context.Context) {
+// Watch asks for the topic every few seconds until ctx ends; see [Log.Partitions].
+// It returns early, with true, when the topic has been deleted and made again:
+// clients that knew the old one must be opened anew.
+func (l *Log) Watch(ctx context.Context) (anew bool) {
+	var known uuid.UUID
 	for {
-		if _, n, err := l.Topic(ctx); err == nil {
+		if id, n, err := l.Topic(ctx); err == nil {
+			if known != uuid.Nil && id != known {
+				return true
+			}
+			known = id
 			l.count.Store(n)
 		}
 		select {
 		case <-ctx.Done():
-			return
+			return false
 		case <-time.After(countAge):
 		}
 	}
@@ -153,19 +160,16 @@ func (l *Log) Where(ctx context.Context, p int32) (partition.Where, error) {
 // Bounds are the first offset a partition still has and the end of what is
 // committed in it (read committed).
 func (l *Log) Bounds(ctx context.Context, p int32) (start, end int64, err error) {
-	starts, err := l.admin.ListStartOffsets(ctx, l.names.Topic)
-	if err != nil {
-		return 0, 0, fmt.Errorf("the log's start: %w", err)
-	}
-	ends, err := l.admin.ListCommittedOffsets(ctx, l.names.Topic)
-	if err != nil {
-		return 0, 0, fmt.Errorf("the log's end: %w", err)
-	}
+	// All partitions' leaders are asked; that another's is away is not this one's
+	// concern.
+	starts, err1 := l.admin.ListStartOffsets(ctx, l.names.Topic)
+	ends, err2 := l.admin.ListCommittedOffsets(ctx, l.names.Topic)
 	s, ok1 := starts.Lookup(l.names.Topic, p)
 	e, ok2 := ends.Lookup(l.names.Topic, p)
 	switch {
 	case !ok1 || !ok2:
-		return 0, 0, fmt.Errorf("partition %d of %s has no offsets", p, l.names.Topic)
+		return 0, 0, fmt.Errorf("where partition %d of %s begins and ends: %w", p, l.names.Topic,
+			cmp.Or(errors.Join(err1, err2), errors.New("the broker does not say")))
 	case s.Err != nil || e.Err != nil:
 		return 0, 0, fmt.Errorf("offsets of partition %d: %w", p, errors.Join(s.Err, e.Err))
 	}

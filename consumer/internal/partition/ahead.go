@@ -12,10 +12,16 @@ import (
 // nothing: what it holds is dropped with it.
 type ahead struct {
 	reader Reader
-	chunks chan []batch.Record
+	chunks chan chunk
 	cancel context.CancelFunc
 	done   chan struct{}
 	err    error // why chunks was closed
+}
+
+// chunk is what the reader returned at once: no record when it was markers only.
+type chunk struct {
+	records []batch.Record
+	end     int64 // the first offset not yet read
 }
 
 // readAhead starts reading. One chunk is held ready besides the one in the
@@ -23,7 +29,7 @@ type ahead struct {
 // bytes bounds this too.
 func readAhead(ctx context.Context, reader Reader, decoder *batch.Decoder) *ahead {
 	ctx, cancel := context.WithCancel(ctx)
-	a := &ahead{reader: reader, chunks: make(chan []batch.Record, 1), cancel: cancel, done: make(chan struct{})}
+	a := &ahead{reader: reader, chunks: make(chan chunk, 1), cancel: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(a.done)
 		defer close(a.chunks)
@@ -38,7 +44,7 @@ func readAhead(ctx context.Context, reader Reader, decoder *batch.Decoder) *ahea
 				records[i] = decoder.Decode(raw)
 			}
 			select {
-			case a.chunks <- records:
+			case a.chunks <- chunk{records, reader.Position()}:
 			case <-ctx.Done():
 				a.err = ctx.Err()
 				return
@@ -60,20 +66,20 @@ var errQuiet = errors.New("nothing has arrived")
 
 // next returns the chunk that comes within wait. It returns errQuiet when none
 // does, or when stop is closed first.
-func (a *ahead) next(ctx context.Context, stop <-chan struct{}, wait time.Duration) ([]batch.Record, error) {
+func (a *ahead) next(ctx context.Context, stop <-chan struct{}, wait time.Duration) (chunk, error) {
 	timer := time.NewTimer(max(wait, 0))
 	defer timer.Stop()
 	select {
-	case records, ok := <-a.chunks:
+	case c, ok := <-a.chunks:
 		if !ok {
-			return nil, a.err
+			return chunk{}, a.err
 		}
-		return records, nil
+		return c, nil
 	case <-timer.C:
-		return nil, errQuiet
+		return chunk{}, errQuiet
 	case <-stop:
-		return nil, errQuiet
+		return chunk{}, errQuiet
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return chunk{}, ctx.Err()
 	}
 }

@@ -127,6 +127,7 @@ type Owner struct {
 	batch      *batch.Batch // the one at hand; its memory is used again
 	pending    []batch.Record
 	next       int64         // the journal's end
+	read       int64         // the first offset that the reader has not passed
 	compareTo  int64         // up to here something may be decided already
 	islands    []store.Range // journaled ranges beyond next, past a gap
 	bound      store.Range   // an intent's range that no one has journaled
@@ -246,7 +247,7 @@ func (o *Owner) run(ctx context.Context, stop <-chan struct{}) error {
 			if o.within() || o.bridge() {
 				continue // the intent's range is not whole, or something else comes next
 			}
-			if err := o.close(ctx); err != nil {
+			if err := o.rest(ctx); err != nil {
 				return err
 			}
 			continue
@@ -255,6 +256,19 @@ func (o *Owner) run(ctx context.Context, stop <-chan struct{}) error {
 			return err
 		}
 	}
+}
+
+// rest is what is done when nothing comes: the last intent is closed, and markers
+// that have been read past, which no batch will begin before, are journaled, so
+// that the journal tells that the partition is caught up.
+func (o *Owner) rest(ctx context.Context) error {
+	if err := o.close(ctx); err != nil {
+		return err
+	}
+	if o.read > o.next && len(o.pending) == 0 && o.edge() < 0 {
+		return o.empty(ctx, o.read)
+	}
+	return nil
 }
 
 // close commits that nothing is being written, unless the group knows.
@@ -344,7 +358,7 @@ func (o *Owner) form(ctx context.Context, stop <-chan struct{}) (*batch.Batch, e
 		if !deadline.IsZero() {
 			wait = time.Until(deadline)
 		}
-		records, err := o.ahead.next(ctx, stop, wait)
+		c, err := o.ahead.next(ctx, stop, wait)
 		switch {
 		case errors.Is(err, errQuiet) && !o.within():
 			return b, nil
@@ -355,7 +369,8 @@ func (o *Owner) form(ctx context.Context, stop <-chan struct{}) (*batch.Batch, e
 		case err != nil:
 			return nil, err
 		}
-		o.take(records)
+		o.take(c.records)
+		o.read = max(o.read, c.end)
 	}
 }
 
