@@ -160,12 +160,12 @@ func (s Sender) try(ctx context.Context, client *http.Client, batch bool, events
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := client.Do(req)
 	if err != nil {
-		return events, nil // nobody can say what became of it: once more
+		return events, nil //nolint:nilerr // nobody can say what became of it: once more
 	}
 	text, err := io.ReadAll(resp.Body)
 	resp.Body.Close()
 	if err != nil {
-		return events, nil // likewise
+		return events, nil //nolint:nilerr // likewise
 	}
 	switch {
 	case batch && (resp.StatusCode == http.StatusAccepted || resp.StatusCode == http.StatusMultiStatus):

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 )
@@ -34,7 +35,7 @@ func (p *Proxy) requests(c *conn, first []byte) {
 			b, err = next()
 		}
 		if err != nil {
-			if err == io.EOF && !p.cfg.Kafka {
+			if errors.Is(err, io.EOF) && !p.cfg.Kafka {
 				_ = c.up.(*net.TCPConn).CloseWrite() // the answer may still be on its way
 				<-c.done
 			}
