@@ -86,7 +86,7 @@ type Stored struct {
 	DeadLetters map[string]event.Hash // by origin: hash of the value
 }
 
-// Compare tells all that differs, ordered by key.
+// Compare tells all that differs, ordered by key, what has no key at the end.
 func (o *Oracle) Compare(s Stored) []Difference {
 	c := comparison{o: o}
 	c.rows(s.Rows)
@@ -99,6 +99,9 @@ func (o *Oracle) Compare(s Stored) []Difference {
 	c.balance(s.Balance)
 	c.ranges(s.Ranges)
 	slices.SortStableFunc(c.found, func(a, b Difference) int {
+		if (a.Key == "") != (b.Key == "") {
+			return cmp.Compare(b.Key, a.Key) // sums come last: they follow from the keys
+		}
 		return cmp.Or(cmp.Compare(a.Key, b.Key), cmp.Compare(a.At.Partition, b.At.Partition), cmp.Compare(a.At.Offset, b.At.Offset))
 	})
 	return c.found

@@ -146,6 +146,15 @@ func TestEachDifference(t *testing.T) {
 	}
 }
 
+// A few lines are printed of many differences: those that name a key.
+func TestOrder(t *testing.T) {
+	o, s := log()
+	s.Rows, s.PerMinute = nil, nil
+	found := o.Compare(s)
+	require.NotEmpty(t, found[0].Key)
+	require.Empty(t, found[len(found)-1].Key)
+}
+
 // A forward that never arrived is a loss, however well it is journaled.
 func TestForwardLost(t *testing.T) {
 	o := New(topicID, partitions)
