@@ -298,9 +298,19 @@ func everyFailure(t *testing.T) []given {
 	return cases
 }
 
+// anyFirst are all failures that may come first.
+func anyFirst(p partition.Point, nth int) []fault {
+	return slices.DeleteFunc(singles(p, nth), func(f fault) bool {
+		// A commit that is carried out after a later one of the same member: see
+		// protocol.md on what is assumed of Kafka.
+		return f.kind == delayed && f.when != string(partition.PointRecovered) &&
+			(p == partition.PointClaim || p == partition.PointRenew || p == partition.PointClose)
+	})
+}
+
 // everyPair are pairs of failures: of two owners one after the other, or of one
 // that lives through the first. Each point comes first and second.
-func everyPair(t *testing.T) []given {
+func everyPair(t *testing.T, firsts func(p partition.Point, nth int) []fault) []given {
 	t.Helper()
 	_, renewing := reach(t)
 	var cases []given
@@ -334,7 +344,13 @@ func TestEveryFailure(t *testing.T) {
 
 func TestEveryPairOfFailures(t *testing.T) {
 	began := time.Now()
-	ran, unmet := tryInMemory(t, everyPair(t))
+	first := firsts
+	if os.Getenv("CRASH") == "all" {
+		first = anyFirst
+	} else {
+		t.Log("of the first failures those that differ most: \"make crash\" tries all")
+	}
+	ran, unmet := tryInMemory(t, everyPair(t, first))
 	t.Logf("%d pairs of failures in %s; the second's point did not come any more in %d", ran, time.Since(began).Round(time.Second), unmet)
 }
 
@@ -345,7 +361,7 @@ const sample = 24
 // tried, by a seed that CRASH_SEED repeats.
 func TestFailuresOnTheEngine(t *testing.T) {
 	began := time.Now()
-	cases := append(everyFailure(t), everyPair(t)...)
+	cases := append(everyFailure(t), everyPair(t, firsts)...)
 	all := len(cases)
 	if os.Getenv("CRASH") != "all" {
 		seed := uint64(time.Now().UnixNano())

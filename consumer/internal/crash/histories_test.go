@@ -1,6 +1,7 @@
 package crash
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -10,6 +11,8 @@ import (
 
 	"sluice/consumer/internal/dedup"
 	"sluice/consumer/internal/partition"
+	"sluice/schemas/event"
+	"sluice/schemas/topic"
 )
 
 // An intent was sent of what there was, its answer was lost, and more records
@@ -30,30 +33,42 @@ func TestAnIntentIsNotChanged(t *testing.T) {
 	tryInMemory(t, cases)
 }
 
-// The head of the log is deleted under an open intent while its INSERT runs. What
-// is said to be lost must not become rows afterwards; and it is lost, whether or
-// not anything was journaled before it.
-func TestAnInsertThatRunsIsEndedBeforeItsRecordsAreLost(t *testing.T) {
-	for nth, head := range map[int]int64{1: 15, 2: 27} {
-		synctest.Test(t, func(t *testing.T) {
-			w := given{fresh: time.Minute, hidden: -1}.world(newMemory())
-			w.before = func(owner int) {
-				if owner == 1 {
-					w.deleteHead(head)
+// The head of the log is deleted under an open intent, while its INSERT runs or
+// its owner is frozen. What is said to be lost must not become rows afterwards:
+// nothing is written under its token that would keep a late INSERT out. And it is
+// lost, whether or not anything was journaled before it.
+func TestWhatIsLostDoesNotComeLate(t *testing.T) {
+	for _, tt := range []struct {
+		name        string
+		fresh       time.Duration
+		failure     fault
+		first, head int64 // of what is lost
+	}{
+		{"its INSERT runs", time.Minute, fault{partition.PointInsert, 1, deadLate, running}, 0, 15},
+		{"its INSERT runs, the second", time.Minute, fault{partition.PointInsert, 2, deadLate, running}, 13, 27},
+		{"its owner is frozen", stale, fault{partition.PointIntended, 1, freezes, finished}, 0, 15},
+		{"its owner is frozen, the second", stale, fault{partition.PointIntended, 2, freezes, finished}, 13, 27},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := given{fresh: tt.fresh, hidden: -1}.world(newMemory())
+				w.before = func(owner int) {
+					if owner == 1 {
+						w.deleteHead(tt.head)
+					}
 				}
-			}
-			err := w.run(t.Context(), fault{partition.PointInsert, nth, deadLate, running})
-			first := map[int]int64{1: 0, 2: 13}[nth] // of the batch that was open
-			// All that stood before decides what comes after; in the range that
-			// was open nothing stands.
-			w.lines = slices.DeleteFunc(w.lines, func(l line) bool { return l.offset >= first && l.offset < head })
-			w.want = expect(w.lines)
-			for o := first; o < head; o++ {
-				w.lines = append(w.lines, line{offset: o})
-				w.want.fates[o] = dedup.Lost
-			}
-			w.cluster.start = 0 // where the journal begins
-			require.True(t, w.compared(t, err))
+				err := w.run(t.Context(), tt.failure)
+				// All that stood before decides what comes after; in the range
+				// that was open nothing stands.
+				w.lines = slices.DeleteFunc(w.lines, func(l line) bool { return l.offset >= tt.first && l.offset < tt.head })
+				w.want = expect(w.lines)
+				for o := tt.first; o < tt.head; o++ {
+					w.lines = append(w.lines, line{offset: o})
+					w.want.fates[o] = dedup.Lost
+				}
+				w.start = 0 // where the journal begins
+				require.True(t, w.compared(t, err))
+			})
 		})
 	}
 }
@@ -104,6 +119,44 @@ func TestOtherRecordsWhereABatchWasBegun(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A partition is added while the owner of the old one is about to write a row. The
+// key belongs to the new partition now, and a repeat of it is there: its owner
+// must wait until no one decides by the old count.
+func TestAnAddedPartitionWaitsForTheOld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory()
+		var old *world
+		for n := 0; ; n++ { // a key that moves
+			old = newWorld("the old partition", m, []line{{offset: 0, key: fmt.Sprint("k", n), payload: `{}`}})
+			if event.Partition(old.records[0].Key, 2) == 1 {
+				break
+			}
+		}
+		old.grow(1)
+		added := newWorld("the added partition", m, script)
+		added.cluster, added.number = newCluster(old.id, old.records, 1), 1
+		added.grow(2)
+
+		before := old.begin(t.Context(), 0, []fault{{partition.PointInsert, 1, freezes, finished}})
+		<-before.frozen
+		old.grow(2)
+		second := added.begin(t.Context(), 0, nil)
+		time.Sleep(time.Minute)
+		close(before.thaw)
+		<-before.over
+		before.finish()
+		<-before.done
+		after := old.begin(t.Context(), 1, nil)
+		for _, o := range []*own{after, second} {
+			<-o.over
+			o.finish()
+			<-o.done
+		}
+		require.Len(t, m.rows, 1)
+		require.Equal(t, topic.Origin{TopicID: old.id}, m.rows[0].self)
+	})
 }
 
 // Offsets set forward by an operator's tool, past all that was read: nothing is

@@ -69,6 +69,13 @@ func (c *cluster) deleteHead(before int64) {
 	c.records = slices.DeleteFunc(c.records, func(r batch.Raw) bool { return r.Offset < before })
 }
 
+// grow sets the topic's partition count.
+func (c *cluster) grow(partitions int32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.partitions = partitions
+}
+
 // closed tells whether the group says that all of the log is written.
 func (c *cluster) closed() bool {
 	c.mu.Lock()

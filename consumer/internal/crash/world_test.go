@@ -69,6 +69,7 @@ type world struct {
 	want    expected
 	lines   []line
 	store   tables
+	number  int32         // of the partition
 	limits  []int         // most records of a batch, by owner
 	fresh   time.Duration // the owners' IntentFresh
 	keys    *index.Budget
@@ -155,7 +156,7 @@ func (w *world) begin(ctx context.Context, nth int, waiting []fault) *own {
 	}
 	logger := slog.New(slog.NewTextHandler(&w.log, nil)).With("owner", nth)
 	owner := partition.New(partition.Config{
-		Topic: "events", Limits: batch.Limits{Rows: w.limits[nth%len(w.limits)], Bytes: 1 << 20, Age: 20 * time.Millisecond, TablePartitions: 60},
+		Topic: "events", Partition: w.number, Limits: batch.Limits{Rows: w.limits[nth%len(w.limits)], Bytes: 1 << 20, Age: 20 * time.Millisecond, TablePartitions: 60},
 		CloseAfter: time.Millisecond, IntentFresh: w.fresh, Index: w.keys, IndexLive: 24 * time.Hour, At: o.at,
 	}, effectLog{o.view, o}, effectStore{w.store, o}, observer{}, logger)
 	go func() {
