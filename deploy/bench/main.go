@@ -1,0 +1,222 @@
+// Command bench measures Sluice as it runs: broker, ClickHouse engine, edge and
+// consumers, each a process of its own, with this process as the load and the
+// observer. "make bench-system" is this command; what it found stands in
+// deploy/docs/bench.md.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"sluice/deploy/local/engine/install"
+)
+
+func main() {
+	cfg, err := parse(os.Args[1:], os.Getenv)
+	if errors.Is(err, pflag.ErrHelp) {
+		return
+	}
+	if err == nil {
+		ctx, cancel := context.WithCancelCause(context.Background())
+		signals := make(chan os.Signal, 1)
+		signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+		go func() { <-signals; cancel(errors.New("stopped by a signal")) }()
+		err = run(ctx, cfg, os.Stdout, os.Stderr)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// config is what a run is told.
+type config struct {
+	experiments []string
+	broker      string
+	scale       float64
+	json        bool
+	profile     string
+	root, bin   string
+	env         []string
+	given       string // flags that change what is measured, as they were given
+
+	partitions, members, rates []int // of the experiment inserts
+	protocols                  []string
+	kills                      int
+}
+
+// The brokers there are.
+const (
+	kfakeBroker  = "kfake"
+	apacheBroker = "apache"
+)
+
+const helpText = `usage: go run ./deploy/bench [flags] [experiment…]
+
+Each experiment starts the programs in .local/bin ("make build") anew on empty
+data and free ports of 127.0.0.1, and removes all of it afterwards. With no
+experiment named, all of them run.
+
+`
+
+// parse reads the command line; the environment gives BROKER.
+func parse(args []string, getenv func(string) string) (config, error) {
+	c := config{broker: kfakeBroker}
+	if b := getenv("BROKER"); b != "" {
+		c.broker = b
+	}
+	f := pflag.NewFlagSet("bench", pflag.ContinueOnError)
+	f.Usage = func() {
+		fmt.Fprint(os.Stderr, helpText)
+		for _, e := range experiments() {
+			fmt.Fprintf(os.Stderr, "  %-10s %s\n", e.name, e.what)
+		}
+		fmt.Fprintf(os.Stderr, "\n%s", f.FlagUsages())
+	}
+	f.StringVar(&c.broker, "broker", c.broker, "kfake or apache (BROKER)")
+	f.Float64Var(&c.scale, "scale", 1, "times every duration and number of records: 0.05 is a quick look and measures nothing")
+	f.BoolVar(&c.json, "json", false, "print one line of JSON an experiment on standard output, the tables on standard error")
+	f.StringVar(&c.profile, "profile", "", "directory for CPU profiles of the consumer, from experiments that have a busy one")
+	f.StringVar(&c.root, "root", ".", "root of the working copy")
+	f.StringVar(&c.bin, "bin", "", "directory of the binaries (default ROOT/.local/bin)")
+	f.StringArrayVar(&c.env, "env", nil, "NAME=value for the consumers, to try a setting: SLUICE_BATCH_AGE=50ms")
+	f.IntSliceVar(&c.partitions, "partitions", []int{1, 12, 96}, "inserts: partitions of the topic")
+	f.IntSliceVar(&c.members, "members", []int{1, 3}, "inserts: consumers")
+	f.IntSliceVar(&c.rates, "rates", []int{100, 10_000, 0}, "inserts: records a second; 0 is as many as are taken")
+	f.StringSliceVar(&c.protocols, "protocols", []string{"classic", "broker"}, "takeover: group protocols")
+	f.IntVar(&c.kills, "kills", 5, "takeover: how often one is killed in each protocol")
+	if err := f.Parse(args); err != nil {
+		return c, err
+	}
+	c.experiments = f.Args()
+	f.Visit(func(g *pflag.Flag) {
+		switch g.Name {
+		case "json", "profile", "root", "bin", "broker":
+		case "env":
+			for _, kv := range c.env {
+				c.given += " --env " + kv
+			}
+		default:
+			c.given += " --" + g.Name + " " + strings.Trim(g.Value.String(), "[]")
+		}
+	})
+	return c, c.complete()
+}
+
+func (c *config) complete() (err error) {
+	switch {
+	case c.broker != kfakeBroker && c.broker != apacheBroker:
+		return fmt.Errorf("BROKER=%s: want kfake or apache", c.broker)
+	case c.scale <= 0:
+		return errors.New("--scale must be positive")
+	case c.kills < 1:
+		return errors.New("--kills must be at least 1")
+	}
+	var names []string
+	for _, e := range experiments() {
+		names = append(names, e.name)
+	}
+	for _, name := range c.experiments {
+		if !slices.Contains(names, name) {
+			return fmt.Errorf("there is no experiment %q: there are %s", name, strings.Join(names, ", "))
+		}
+	}
+	if len(c.experiments) == 0 {
+		c.experiments = names
+	}
+	if c.root, err = filepath.Abs(c.root); err != nil {
+		return err
+	}
+	if c.bin == "" {
+		c.bin = filepath.Join(c.root, ".local", "bin")
+	}
+	c.bin, err = filepath.Abs(c.bin)
+	return err
+}
+
+// count scales a number of records, and lasting a duration.
+func (c config) count(n int) int { return max(1, int(float64(n)*c.scale)) }
+
+func (c config) lasting(d time.Duration) time.Duration { return time.Duration(float64(d) * c.scale) }
+
+// experiment is one question, answered by one table.
+type experiment struct {
+	name, what string
+	run        func(ctx context.Context, b *bench) (*table, error)
+}
+
+func experiments() []experiment {
+	return []experiment{
+		{"inserts", "INSERTs a second, parts and freshness by partitions, consumers and rate", inserts},
+		{"freshness", "from a POST to the query that sees its row, at 1,000 posts a second", freshness},
+		{"backlog", "2 million records waiting: rate, memory, and a live partition meanwhile", backlog},
+		{"takeover", "kill -9 of one of three consumers: when its partitions move again", takeover},
+		{"backfill", "events of ten years in any order, half of them stored already", backfill},
+	}
+}
+
+// bench is what the experiments of one run have in common.
+type bench struct {
+	cfg     config
+	library string // the engine's
+	bin     string // this run's copy of the programs
+	dir     string
+	sample  *sample
+	tell    *os.File // what goes on
+}
+
+// run does the experiments, one after the other, and prints their tables.
+func run(ctx context.Context, cfg config, out io.Writer, tell *os.File) (err error) {
+	b := &bench{cfg: cfg, tell: tell}
+	if b.library, err = install.Ensure(ctx, install.Dir(cfg.root), tell); err != nil {
+		return err
+	}
+	if b.sample, err = readSample(filepath.Join(cfg.root, "deploy", "demo", "sample.ndjson.gz")); err != nil {
+		return err
+	}
+	if b.dir, err = os.MkdirTemp("", "sluice-bench-"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
+	// What is measured stays as it is now, whatever is built meanwhile.
+	b.bin = filepath.Join(b.dir, "bin")
+	if err := os.CopyFS(b.bin, programs{cfg.bin}); err != nil {
+		return fmt.Errorf("%w: run \"make build\" first", err)
+	}
+	for _, e := range experiments() {
+		if !slices.Contains(cfg.experiments, e.name) {
+			continue
+		}
+		t, err := e.run(ctx, b)
+		if err != nil {
+			return fmt.Errorf("%s: %w", e.name, err)
+		}
+		t.finish(e, cfg)
+		readable := out
+		if cfg.json {
+			readable = tell
+			if err := t.json(out); err != nil {
+				return err
+			}
+		}
+		if err := t.print(readable); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) say(format string, args ...any) {
+	fmt.Fprintf(b.tell, time.Now().Format("15:04:05 ")+format+"\n", args...)
+}
