@@ -31,7 +31,7 @@ GOLANGCI := v2.15.0
 LINT     := $(BIN)/golangci-lint-$(GOLANGCI)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build supervisor engine clean-local env consumer ingest demo test test-kafka kafka vet lint bench chaos model crash mutants fuzz go
+.PHONY: help run build supervisor engine clean-local env consumer ingest demo test test-kafka kafka vet lint bench bench-system chaos model crash mutants fuzz go
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -98,6 +98,9 @@ chaos: build engine ## break everything at random, ROUNDS= times or for TIME= (S
 
 bench: engine ## benchmarks, each beside its floor (TIME= a benchmark, default 1s)
 	go test -run '^$$' -bench . -benchmem $(if $(TIME),-benchtime $(TIME)) ./ingest/... ./consumer/... ./schemas/...
+
+bench-system: build engine ## all of it as processes: INSERTs, freshness, backlog, take-over, backfill (BROKER=apache, ARGS="freshness")
+	@BROKER='$(BROKER)' go run ./deploy/bench $(ARGS)
 
 # Java and Maven are needed. All runs take half an hour or so; MODEL= names some.
 model: ## explore the protocol's model with TLC (MODEL="base NoStop": only these runs)
