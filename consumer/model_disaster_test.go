@@ -77,10 +77,11 @@ func (w *world) loseRanges(p int32, from, to int64) {
 	w.t.Helper()
 	w.endAll()
 	w.note("partition %d: the batches that lie in %d to %d deleted from the journal", p, from, to)
+	var n uint64
 	var first, last int64
-	require.NoError(w.t, w.store.Conn().QueryRow(w.ctx, `SELECT min(offset), max(last_offset) FROM journal FINAL
-		WHERE topic_id = ? AND partition = ? AND entry = 'batch' AND offset >= ? AND last_offset <= ?`, w.id, p, from, to).Scan(&first, &last))
-	if last >= first {
+	require.NoError(w.t, w.store.Conn().QueryRow(w.ctx, `SELECT count(), min(offset), max(last_offset) FROM journal FINAL
+		WHERE topic_id = ? AND partition = ? AND entry = 'batch' AND offset >= ? AND last_offset <= ?`, w.id, p, from, to).Scan(&n, &first, &last))
+	if n > 0 {
 		w.mutate(fmt.Sprintf("DELETE FROM journal WHERE topic_id = '%s' AND partition = %d AND entry IN ('batch', 'fate') AND offset BETWEEN %d AND %d", w.id, p, first, last))
 	}
 }

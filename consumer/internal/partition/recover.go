@@ -47,6 +47,12 @@ func (o *Owner) recover(ctx context.Context) error {
 	if err := o.barrier(ctx, w, max(seen.End, 0)); err != nil {
 		return err
 	}
+	if begin := max(w.Start, o.from()); seen.End >= 0 && seen.First > begin {
+		// The log goes back further than the journal: its beginning was lost,
+		// and the first range is an island too.
+		seen.Islands = append([]store.Range{{First: seen.First, End: seen.End}}, seen.Islands...)
+		seen.End, seen.Beyond = begin, max(seen.Beyond, seen.First-1)
+	}
 	o.next, o.compareTo, o.islands = max(seen.End, 0), seen.Beyond, seen.Islands
 	if len(o.islands) > 0 {
 		o.logger.Warn("the journal has a gap: deciding it again, by comparison", "from", o.next, "to", o.islands[0].First)
@@ -63,9 +69,16 @@ func (o *Owner) recover(ctx context.Context) error {
 	if mutant.On("jump-taken-for-done") && w.Committed > o.next {
 		o.next = w.Committed
 	}
-	if o.next < w.Start {
-		if err := o.lost(ctx, o.next, w.Start-1); err != nil {
+	for o.next < w.Start { // the log no longer has what comes next, be it journaled further on or not
+		last := w.Start - 1
+		if len(o.islands) > 0 {
+			last = min(last, o.islands[0].First-1)
+		}
+		if err := o.lost(ctx, o.next, last); err != nil {
 			return err
+		}
+		if len(o.islands) > 0 && o.islands[0].First == o.next {
+			o.next, o.islands = o.islands[0].End, o.islands[1:]
 		}
 	}
 	o.expect(w, in, ours)

@@ -157,6 +157,8 @@ type Seen struct {
 	// End is the journal's contiguous end: the first offset not journaled; -1
 	// when the journal has nothing of this topic id and partition.
 	End int64
+	// First is where the journal begins, if it has anything.
+	First int64
 	// Islands are the journaled ranges beyond End, in ascending order: what is
 	// between has been lost from the journal.
 	Islands []Range
@@ -177,7 +179,7 @@ func (s *Store) Seen(ctx context.Context, self topic.Origin) (Seen, error) {
 	}
 	seen := Seen{End: -1}
 	if len(ranges) > 0 {
-		seen.End, seen.Islands = ranges[0].End, ranges[1:]
+		seen.First, seen.End, seen.Islands = ranges[0].First, ranges[0].End, ranges[1:]
 	}
 	from := max(seen.End, 0)
 	err = s.conn.QueryRow(ctx, `
