@@ -350,29 +350,40 @@ func TestEveryPairOfFailures(t *testing.T) {
 	} else {
 		t.Log("of the first failures those that differ most: \"make crash\" tries all")
 	}
-	ran, unmet := tryInMemory(t, everyPair(t, first))
-	t.Logf("%d pairs of failures in %s; the second's point did not come any more in %d", ran, time.Since(began).Round(time.Second), unmet)
+	cases := everyPair(t, first)
+	all := len(cases)
+	if stride > 1 && os.Getenv("CRASH") != "all" {
+		cases = sampled(t, cases, all/stride)
+	}
+	ran, unmet := tryInMemory(t, cases)
+	t.Logf("%d of %d pairs of failures in %s; the second's point did not come any more in %d", ran, all, time.Since(began).Round(time.Second), unmet)
+}
+
+// sampled are n of the cases at random, by a seed that CRASH_SEED repeats.
+func sampled(t *testing.T, cases []given, n int) []given {
+	t.Helper()
+	seed := uint64(time.Now().UnixNano())
+	if text := os.Getenv("CRASH_SEED"); text != "" {
+		var err error
+		seed, err = strconv.ParseUint(text, 10, 64)
+		require.NoError(t, err)
+	}
+	t.Logf("a sample of %d of %d cases: CRASH_SEED=%d repeats it, \"make crash\" tries all", n, len(cases), seed)
+	rand.New(rand.NewPCG(seed, 0)).Shuffle(len(cases), func(i, j int) { cases[i], cases[j] = cases[j], cases[i] })
+	return cases[:n]
 }
 
 // sample is how many cases are tried on the engine when not all are asked for.
 const sample = 24
 
 // The same on the engine. CRASH=all tries all (make crash); else a sample is
-// tried, by a seed that CRASH_SEED repeats.
+// tried.
 func TestFailuresOnTheEngine(t *testing.T) {
 	began := time.Now()
 	cases := append(everyFailure(t), everyPair(t, firsts)...)
 	all := len(cases)
 	if os.Getenv("CRASH") != "all" {
-		seed := uint64(time.Now().UnixNano())
-		if text := os.Getenv("CRASH_SEED"); text != "" {
-			var err error
-			seed, err = strconv.ParseUint(text, 10, 64)
-			require.NoError(t, err)
-		}
-		t.Logf("a sample of %d of %d cases: CRASH_SEED=%d repeats it, \"make crash\" tries all", sample, all, seed)
-		rand.New(rand.NewPCG(seed, 0)).Shuffle(len(cases), func(i, j int) { cases[i], cases[j] = cases[j], cases[i] })
-		cases = cases[:sample]
+		cases = sampled(t, cases, sample)
 	}
 	ran, _ := try(t, newEngine(t), cases)
 	t.Logf("%d of %d cases on the engine in %s", ran, all, time.Since(began).Round(time.Second))
