@@ -125,7 +125,7 @@ func (s *stack) verified() report {
 func (s *stack) settles(want report) {
 	s.t.Helper()
 	var got report
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(90 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		if got = s.verified(); got == want {
 			return
 		}

@@ -1,6 +1,11 @@
 package main
 
-import "testing"
+import (
+	"testing"
+
+	"sluice/consumer/internal/partition"
+	"sluice/schemas/event"
+)
 
 // What the model found, as histories of its actions.
 func TestModelFound(t *testing.T) {
@@ -33,6 +38,30 @@ func TestModelFound(t *testing.T) {
 		defer w.close()
 		w.loseRanges(0, 2, 4)
 		w.cutHead(0, 8)
+		w.settle()
+	})
+
+	// The rows of an open intent were decided by the count of partitions that came
+	// since, and all of them forwarded: nothing was written under the intent's
+	// token, and the late copy of its INSERT was stored.
+	t.Run("a late INSERT across added partitions", func(t *testing.T) {
+		w := newWorld(t, t.Context(), r)
+		defer w.close()
+		w.staff(batches)
+		before := w.count()
+		var moving []sending
+		for key := 0; len(moving) < 6; key++ {
+			record := w.record(sending{key: key})
+			if event.Partition(record.Key, before) == 0 && event.Partition(record.Key, before+1) != 0 {
+				moving = append(moving, sending{key: key})
+			}
+		}
+		w.produce(moving...)
+		w.run(map[int32]*fault{0: {point: partition.PointInsert, late: true, then: crashes}})
+		w.grow(1, false)
+		w.settle()
+		w.release(0)
+		w.glance()
 		w.settle()
 	})
 }

@@ -41,9 +41,7 @@ var columns = [...]string{"rows", "duplicates", "conflicts", "dead_lettered", "f
 func Read(ctx context.Context, conn driver.Conn) ([]Sheet, error) {
 	rows, err := conn.Query(ctx, `
 		SELECT topic_id, partition, rows, duplicates, conflicts, dead_lettered, forwarded, expired, erased, skipped, lost, cut,
-			unregister func()
-
-	difference, gaps, overlaps, repeats, twice
+			difference, gaps, overlaps, repeats, twice
 		FROM balance ORDER BY partition, topic_id`)
 	if err != nil {
 		return nil, fmt.Errorf("the balance: %w", err)

@@ -90,14 +90,19 @@ type Limits struct {
 	Bytes int `mapstructure:"bytes" help:"most bytes of keys and values in a batch"`
 	// Age is how long the first record waits for others. Default 200 ms.
 	Age time.Duration `mapstructure:"age" help:"longest wait of a batch's first record"`
-	// TablePartitions is the most months of occurred_at: an INSERT over more
-	// than 100 partitions is refused by ClickHouse. Default 60.
-	TablePartitions int `mapstructure:"table_partitions" help:"most months of occurred_at in a batch (ClickHouse refuses over 100)"`
+	// TablePartitions is the most months of occurred_at, each of which is a part
+	// of its own in the INSERT. ClickHouse refuses an INSERT over 100 unless told
+	// otherwise, as the store does. Default 240: events of twenty years in any
+	// order still make large batches.
+	TablePartitions int `mapstructure:"table_partitions" help:"most months of occurred_at in a batch, each a part of its own"`
 }
+
+// MostTablePartitions bounds [Limits.TablePartitions].
+const MostTablePartitions = 1000
 
 // DefaultLimits keep an INSERT large and an event fresh.
 func DefaultLimits() Limits {
-	return Limits{Rows: 50_000, Bytes: 32 << 20, Age: 200 * time.Millisecond, TablePartitions: 60}
+	return Limits{Rows: 50_000, Bytes: 32 << 20, Age: 200 * time.Millisecond, TablePartitions: 240}
 }
 
 // Validate tells which limit can't be worked with.
@@ -107,8 +112,8 @@ func (l Limits) Validate() error {
 		return fmt.Errorf("batch.rows and batch.bytes must be at least 1")
 	case l.Age <= 0:
 		return fmt.Errorf("batch.age must be positive")
-	case l.TablePartitions < 1 || l.TablePartitions > 90:
-		return fmt.Errorf("batch.table_partitions must be 1 to 90: ClickHouse refuses an INSERT over 100")
+	case l.TablePartitions < 1 || l.TablePartitions > MostTablePartitions:
+		return fmt.Errorf("batch.table_partitions must be 1 to %d", MostTablePartitions)
 	}
 	return nil
 }

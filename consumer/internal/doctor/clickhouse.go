@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"sluice/consumer/internal/batch"
 	schema "sluice/schemas/clickhouse"
 )
 
@@ -27,7 +28,6 @@ func judgeClickHouse(r *Report, s Setup, f Facts) {
 	}))
 	judgeTables(r, s, c, partitionsOf(f.Kafka, s.Topic))
 	r.add("clickhouse.insert_settings", insertSettings(c))
-	r.add("clickhouse.max_partitions_per_insert_block", of(c.Inserts, func(v map[string]string) *Finding { return blockPartitions(s, v) }))
 	r.add("clickhouse.whole_answers", of(c.Settings, func(v map[string]string) *Finding { return wholeAnswers(c, v) }))
 	r.add("clickhouse.row_policies", of(c.Policies, policies))
 	r.add("clickhouse.detached_parts", of(c.Detached, detached))
@@ -80,11 +80,12 @@ func nextMinor(v string) string {
 // token, and no payload that fails it.
 func insertWants() map[string]string {
 	wants := map[string]string{
-		"async_insert":                "0",
-		"insert_deduplicate":          "1",
-		"max_insert_block_size":       strconv.Itoa(1 << 24),
-		"min_insert_block_size_rows":  "0",
-		"min_insert_block_size_bytes": "0",
+		"async_insert":                    "0",
+		"insert_deduplicate":              "1",
+		"max_insert_block_size":           strconv.Itoa(1 << 24),
+		"min_insert_block_size_rows":      "0",
+		"min_insert_block_size_bytes":     "0",
+		"max_partitions_per_insert_block": strconv.Itoa(batch.MostTablePartitions),
 	}
 	for k, v := range schema.InsertSettings() {
 		wants[k] = fmt.Sprint(v)
@@ -144,18 +145,6 @@ func dsn(settings map[string]string) string {
 		q = append(q, k+"="+strings.Trim(settings[k], "'"))
 	}
 	return "or in clickhouse.dsn: ?" + strings.Join(q, "&")
-}
-
-// blockPartitions: https://clickhouse.com/docs/operations/settings/settings#max_partitions_per_insert_block
-func blockPartitions(s Setup, v map[string]string) *Finding {
-	const name = "max_partitions_per_insert_block"
-	has := number(v[name])
-	if _, there := v[name]; !there || has == 0 || has >= int64(s.TablePartitions) || switchValue(v["throw_on_"+name]) == "0" {
-		return nil
-	}
-	want := map[string]string{name: strconv.Itoa(max(100, s.TablePartitions))}
-	return warn(fmt.Sprintf("%s is %d, and a batch may hold %d table partitions (batch.table_partitions)", name, has, s.TablePartitions),
-		"an INSERT over more of them is refused, and its partition halts", fmt.Sprintf("batch.table_partitions: %d", min(has, 90)), dsn(want))
 }
 
 // limits are settings that, with the mode under which they are reached, cut an

@@ -234,7 +234,7 @@ func window(s Setup, c ClickHouse, t Table, partitions Known[int32]) *Finding {
 		need := int64(s.TablePartitions) * int64(partitions.Value)
 		has := number(v)
 		what := fmt.Sprintf("%s is %d; %d partitions × %d table partitions a batch in flight make %d", name, has, partitions.Value, s.TablePartitions, need)
-		mend := fmt.Sprintf("ALTER TABLE %s MODIFY SETTING %s = %d;", schema.EventLog, name, max(10_000, 4*need))
+		mend := fmt.Sprintf("ALTER TABLE %s MODIFY SETTING %s = %d;", schema.EventLog, name, max(100_000, 4*need))
 		switch {
 		case has < need:
 			return refuse(what, "an INSERT that arrives late or twice is stored twice", mend)

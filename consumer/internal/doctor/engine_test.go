@@ -133,7 +133,6 @@ func TestFaultsOfClickHouse(t *testing.T) {
 		severity Severity
 		setup    Setup
 	}{
-		"max_partitions_per_insert_block=10":                     {"clickhouse.max_partitions_per_insert_block", Warn, setup()},
 		"max_rows_to_read=10000000&read_overflow_mode=break":     {"clickhouse.whole_answers", Refuse, setup()},
 		"max_execution_time=600&timeout_overflow_mode=break":     {"clickhouse.whole_answers", Refuse, setup()},
 		"max_rows_to_group_by=100000&group_by_overflow_mode=any": {"clickhouse.whole_answers", Refuse, setup()},

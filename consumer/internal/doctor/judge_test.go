@@ -65,9 +65,6 @@ func TestJudge(t *testing.T) {
 			f.ClickHouse.Inserts = Known[map[string]string]{Value: map[string]string{"async_insert": "1"}}
 		}, "clickhouse.insert_settings", Refuse, "async_insert=0"},
 		{"our settings arrive", setup(), func(f *Facts) { f.ClickHouse.Inserts = Known[map[string]string]{Value: insertWants()} }, "clickhouse.insert_settings", "", ""},
-		{"too many table partitions are only logged", setup(), func(f *Facts) {
-			f.ClickHouse.Inserts = Known[map[string]string]{Value: map[string]string{"max_partitions_per_insert_block": "10", "throw_on_max_partitions_per_insert_block": "0"}}
-		}, "clickhouse.max_partitions_per_insert_block", "", ""},
 
 		{"no row policies", setup(), func(f *Facts) { f.ClickHouse.Policies = Known[[]Policy]{} }, "clickhouse.row_policies", "", ""},
 		{"a row policy", setup(), func(f *Facts) {

@@ -23,12 +23,15 @@ func TestMetadata(t *testing.T) {
 }
 
 func TestNotOurs(t *testing.T) {
-	for _, text := range []string{"", "some tool", `{"last":1}`, "sluice/2 {}"} {
+	for _, text := range []string{"", "some tool", `{"last":1}`, "sluice/", "sluice/x {}"} {
 		_, ours, err := intent.Parse(text)
 		require.NoError(t, err)
 		require.False(t, ours, text)
 	}
-	_, ours, err := intent.Parse(`sluice/1 {"last":12`)
+	_, ours, err := intent.Parse("sluice/2 {}")
+	require.False(t, ours)
+	require.ErrorIs(t, err, intent.ErrNewer)
+	_, ours, err = intent.Parse(`sluice/1 {"last":12`)
 	require.False(t, ours)
 	require.ErrorContains(t, err, "cannot be read")
 }

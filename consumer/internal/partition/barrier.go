@@ -16,8 +16,8 @@ import (
 // they do, so that of two owners at least one sees the other. from is the first
 // offset that the new count decides.
 func (o *Owner) barrier(ctx context.Context, w Where, from int64) error {
-	if mutant.On("no-barrier") {
-		return nil
+	if o.grown || mutant.On("no-barrier") {
+		return nil // what was begun by fewer partitions is finished first, while the others wait
 	}
 	topicID := o.topicID
 	known, err := o.store.Barriers(ctx, topicID)

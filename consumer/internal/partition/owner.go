@@ -121,6 +121,7 @@ type Owner struct {
 	self       topic.Origin // the log's id and partition
 	segments   []segment    // the log ids of the partition; the last is self's
 	partitions int32
+	grown      bool // the topic has more, and an intent of when it had so few is open
 	decoder    *batch.Decoder
 	index      *index.Index
 	ahead      *ahead
@@ -215,7 +216,7 @@ func (o *Owner) run(ctx context.Context, stop <-chan struct{}) error {
 		return err
 	}
 	for {
-		if o.cfg.Partitions != nil && o.cfg.Partitions() > o.partitions {
+		if o.more() {
 			return fmt.Errorf("%w: partitions were added", errAnew)
 		}
 		select {
@@ -285,6 +286,15 @@ func (o *Owner) close(ctx context.Context) error {
 	}
 	o.open = false
 	return o.at(PointClosed)
+}
+
+// more tells that the topic has more partitions than is decided by, and nothing is
+// left to be finished by the fewer.
+func (o *Owner) more() bool {
+	if o.within() || o.bound.First > o.next {
+		return false
+	}
+	return o.grown || o.cfg.Partitions != nil && o.cfg.Partitions() > o.partitions
 }
 
 // requested are the re-reads that wait. While the range of an open intent is to be

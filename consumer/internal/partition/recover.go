@@ -34,8 +34,6 @@ func (o *Owner) recover(ctx context.Context) error {
 		return err
 	}
 	o.topicID, o.self = w.TopicID, topic.Origin{TopicID: w.TopicID, Partition: o.cfg.Partition}
-	o.partitions = w.Partitions
-	o.decoder = batch.NewDecoder(w.Partitions)
 	in, ours, err := o.found(w)
 	if err != nil {
 		return err
@@ -44,6 +42,8 @@ func (o *Owner) recover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	o.count(w, in, ours, seen)
+	o.decoder = batch.NewDecoder(o.partitions)
 	if err := o.barrier(ctx, w, max(seen.End, 0)); err != nil {
 		return err
 	}
@@ -96,6 +96,28 @@ func (o *Owner) recover(ctx context.Context) error {
 	o.ahead = readAhead(ctx, reader, batch.NewDecoder(o.partitions))
 	o.logger.Info("owning the partition", "from", o.next, "compare_to", o.compareTo, "log_end", w.End)
 	return nil
+}
+
+// count settles by how many partitions is decided: the topic's, but for the range
+// of an intent that was begun by fewer and is not journaled. Were it decided by
+// the new count, all its rows might be forwarded; nothing would be written under
+// its token then, and a late copy of its INSERT would be stored.
+func (o *Owner) count(w Where, in intent.Intent, ours bool, seen store.Seen) {
+	o.partitions, o.grown = w.Partitions, false
+	older := func(in intent.Intent) {
+		if in.TopicID == o.self.TopicID && !in.Closed && in.Reread == 0 && in.Last >= seen.End && in.Partitions > 0 && in.Partitions < o.partitions {
+			o.partitions, o.grown = in.Partitions, true
+		}
+	}
+	if ours {
+		older(in)
+	}
+	if o.sent != nil && o.answered.IsZero() {
+		older(o.sent.in)
+	}
+	if mutant.On("open-intent-by-new-count") {
+		o.partitions, o.grown = w.Partitions, false
+	}
 }
 
 // found reads the group's commit. What may be under way by rules we don't know

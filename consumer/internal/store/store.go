@@ -69,6 +69,8 @@ func insertSettings(token string) clickhouse.Settings {
 		"min_insert_block_size_rows":  0,
 		"min_insert_block_size_bytes": 0,
 		"log_comment":                 token,
+		// A batch's own bound is batch.table_partitions.
+		"max_partitions_per_insert_block": batch.MostTablePartitions,
 	})
 	return settings
 }

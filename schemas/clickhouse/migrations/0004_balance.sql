@@ -8,6 +8,10 @@
 -- first stands.
 ALTER TABLE journal MODIFY COLUMN entry Enum8('batch' = 1, 'fate' = 2, 'barrier' = 3, 'cut' = 4);
 
+-- The window counts parts, and a batch makes one for each month it touches: of
+-- twenty years in 96 partitions, 23,000 may be in flight at once.
+ALTER TABLE event_log MODIFY SETTING non_replicated_deduplication_window = 100000;
+
 -- What origins holds, per 65,536 offsets of a partition which of them are rows,
 -- and besides how many rows are stored there, repeats and all.
 ALTER TABLE event_log ADD PROJECTION IF NOT EXISTS origin_blocks
