@@ -151,7 +151,7 @@ func benchEvents(b *testing.B, topicName string) []*kgo.Record {
 	b.Helper()
 	file, err := os.Open(filepath.Join("..", "deploy", "demo", "sample.ndjson.gz"))
 	require.NoError(b, err)
-	defer file.Close() //nolint:errcheck // only read
+	defer file.Close()
 	plain, err := gzip.NewReader(file)
 	require.NoError(b, err)
 	text, err := io.ReadAll(plain)

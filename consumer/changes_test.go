@@ -192,6 +192,35 @@ func TestALogThatWasCut(t *testing.T) {
 	}
 }
 
+// The cut goes through the range of an open intent, of which some rows stand: what
+// is left of it is decided, and nothing waits for records that will not come.
+func TestACutThroughAnOpenIntent(t *testing.T) {
+	s := newStack(t)
+	l := newMemoryLog()
+	l.put(1, 0, 20)
+	d := batch.NewDecoder(1)
+	b := batch.New(0)
+	var rows []*batch.Record
+	for _, raw := range l.records {
+		r := d.Decode(raw)
+		b.Add(r)
+		if raw.Offset%2 == 0 {
+			rows = append(rows, &r)
+		}
+	}
+	in := intent.Of(b, l.id, 1)
+	require.NoError(t, s.store.Rows(t.Context(), "some", topic.Origin{TopicID: l.id}, rows))
+	l.committed, l.metadata = 0, in.Metadata()
+	l.cut(7, 1)
+	stop := s.owning(l)
+	defer stop()
+	s.reaches(10 + 7)
+	require.EqualValues(t, 10+3, s.scalar("SELECT count() FROM event_log"), "those of before, and the three odd ones of offsets 0 to 6")
+	l.put(2, 100, 5)
+	s.reaches(10 + 7 + 5)
+	require.EqualValues(t, 10+3+5, s.scalar("SELECT count() FROM event_log"))
+}
+
 // The head of the log is deleted while a batch is written and not journaled: what
 // became a row is not lost.
 func TestLostIsOnlyWhatIsNoRow(t *testing.T) {

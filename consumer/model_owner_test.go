@@ -77,22 +77,21 @@ const freshness = 60 * time.Millisecond
 
 // incarnation is an owner of a partition with a fault before it.
 type incarnation struct {
-	w       *world
-	name    string
-	p       int32
-	ctx     context.Context
-	die     context.CancelFunc
-	stop    chan struct{}
-	stopped bool
-	done    chan struct{}
-	fault   atomic.Pointer[fault]
-	last    partition.Point // that was passed; of the owner's goroutine
-	passed  int             // times the fault's point was passed; of the owner's goroutine
-	dead    atomic.Bool
-	asleep  atomic.Bool
-	wake    chan struct{}
-	since   time.Time // when it was frozen
-	halted  atomic.Value
+	w      *world
+	name   string
+	p      int32
+	ctx    context.Context
+	die    context.CancelFunc
+	stop   chan struct{}
+	done   chan struct{}
+	fault  atomic.Pointer[fault]
+	last   partition.Point // that was passed; of the owner's goroutine
+	passed int             // times the fault's point was passed; of the owner's goroutine
+	dead   atomic.Bool
+	asleep atomic.Bool
+	wake   chan struct{}
+	since  time.Time // when it was frozen
+	halted atomic.Value
 }
 
 // lateEffect has been sent and will arrive.

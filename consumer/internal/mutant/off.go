@@ -1,7 +1,7 @@
 //go:build !mutant
 
 // Package mutant breaks the protocol on purpose: each name leaves one step of it
-// out, and the tests must fail for each (consumer/mutants_test.go). Without the
+// out, and the tests must fail for each (make mutants). Without the
 // build tag "mutant" nothing of it is compiled.
 package mutant
 

@@ -42,6 +42,11 @@ func (o *Owner) recover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if ours {
+		if err := o.shortened(ctx, w, in, seen); err != nil {
+			return err
+		}
+	}
 	o.count(w, in, ours, seen)
 	o.decoder = batch.NewDecoder(o.partitions)
 	if err := o.barrier(ctx, w, max(seen.End, 0)); err != nil {
@@ -163,6 +168,24 @@ func (o *Owner) seen(ctx context.Context, w Where) (store.Seen, error) {
 		return none, err
 	}
 	return none, fmt.Errorf("%w: the log was cut at offset %d", errAnew, at)
+}
+
+// shortened cuts the log at an open intent whose range is no longer all there:
+// the leader epoch of its last record ended before it. The records that are left
+// of it are decided under the log's next id.
+func (o *Owner) shortened(ctx context.Context, w Where, in intent.Intent, seen store.Seen) error {
+	at := w.Committed
+	if in.Closed || in.Reread > 0 || in.TopicID != o.self.TopicID || in.Epoch < 0 || at < o.from() || seen.End >= 0 && seen.End != at {
+		return nil
+	}
+	end, known, err := o.log.EpochEnd(ctx, in.Epoch)
+	if err != nil || !known || end > in.Last {
+		return err
+	}
+	if err := o.cut(ctx, at, at, max(seen.Beyond, in.Last)+1); err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: the log was cut at offset %d, in the range of an open intent", errAnew, end)
 }
 
 // expect sets what must be compared, and which range was begun.

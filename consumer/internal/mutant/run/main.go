@@ -33,6 +33,7 @@ var (
 	histories = suite{"./consumer/internal/crash", "TestWhat|TestAn|TestOffsets|TestOther"}
 	failures  = suite{"./consumer/internal/crash", "TestEveryFailure"}
 	pairs     = suite{"./consumer/internal/crash", "TestEveryPairOfFailures"}
+	model     = suite{"./consumer", "TestModelFound"}
 	fencing   = suite{"./consumer/internal/group", "TestAnAssignmentThatIsOverCommitsNothing"}
 )
 
@@ -42,6 +43,7 @@ var usual = []suite{histories, failures, pairs}
 // elsewhere are mutants that other tests are for.
 var elsewhere = map[string][]suite{
 	"ended-incarnation-commits": {fencing},
+	"open-intent-by-new-count":  {model},
 }
 
 // unneeded are mutants that survive, and why: what they leave out is a second
@@ -70,7 +72,7 @@ func run(ctx context.Context) error {
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
 	binaries := map[string]string{}
-	for _, s := range append(slices.Clone(usual), fencing) {
+	for _, s := range append(slices.Clone(usual), fencing, model) {
 		if binaries[s.pkg] != "" {
 			continue
 		}
@@ -80,7 +82,7 @@ func run(ctx context.Context) error {
 			return fmt.Errorf("building the tests of %s: %w\n%s", s.pkg, err, out)
 		}
 	}
-	for _, s := range append(slices.Clone(usual), fencing) {
+	for _, s := range append(slices.Clone(usual), fencing, model) {
 		if caught, _, err := try(ctx, binaries[s.pkg], s, ""); err != nil || caught != "" {
 			return errors.Join(fmt.Errorf("with no mutant %q of %s fails", caught, s.pkg), err)
 		}
