@@ -64,7 +64,7 @@ func TestFindsWhatIsWrong(t *testing.T) {
 		`INSERT INTO sluice.event_log (event_id, client_event_id, source, event_type, actor_id, occurred_at, payload_text, payload_hash, received_at, topic_id, partition, offset, record_timestamp)
 			SELECT event_id, client_event_id, source, event_type, actor_id, occurred_at, payload_text, payload_hash, received_at, topic_id, partition, offset, record_timestamp
 			FROM sluice.event_log LIMIT 1`,
-		`DELETE FROM sluice.journal WHERE fate = 'conflict' AND (partition, offset) IN (SELECT partition, offset FROM sluice.journal WHERE fate = 'conflict' LIMIT 1)`,
+		`DELETE FROM sluice.journal WHERE fate = 'conflict' AND (partition, offset) IN (SELECT partition, offset FROM sluice.journal WHERE fate = 'conflict' ORDER BY partition, offset LIMIT 1)`,
 	} {
 		require.NoError(t, s.tables.Exec(t.Context(), sql))
 	}
