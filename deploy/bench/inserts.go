@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -33,7 +34,7 @@ func inserts(ctx context.Context, b *bench) (*table, error) {
 			for _, rate := range b.cfg.rates {
 				b.say("inserts: %d partitions, %d consumers, %d records/s", partitions, members, rate)
 				if err := insertsOf(ctx, b, t, partitions, members, rate); err != nil {
-					return nil, err
+					return t, fmt.Errorf("%d partitions, %d consumers: %w", partitions, members, err)
 				}
 			}
 		}

@@ -153,7 +153,8 @@ func (c config) lasting(d time.Duration) time.Duration { return time.Duration(fl
 // experiment is one question, answered by one table.
 type experiment struct {
 	name, what string
-	run        func(ctx context.Context, b *bench) (*table, error)
+	// run may return a table that is not complete beside an error.
+	run func(ctx context.Context, b *bench) (*table, error)
 }
 
 func experiments() []experiment {
@@ -199,19 +200,12 @@ func run(ctx context.Context, cfg config, out io.Writer, tell *os.File) (err err
 			continue
 		}
 		t, err := e.run(ctx, b)
+		if t != nil { // what was found before an error is shown, too
+			t.finish(e, cfg)
+			err = errors.Join(err, t.show(cfg.json, out, tell))
+		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", e.name, err)
-		}
-		t.finish(e, cfg)
-		readable := out
-		if cfg.json {
-			readable = tell
-			if err := t.json(out); err != nil {
-				return err
-			}
-		}
-		if err := t.print(readable); err != nil {
-			return err
 		}
 	}
 	return nil

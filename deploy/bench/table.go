@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"runtime"
@@ -46,6 +47,14 @@ func (t *table) note(format string, args ...any) {
 func (t *table) finish(e experiment, cfg config) {
 	t.name, t.what, t.broker = e.name, e.what, cfg.broker
 	t.command = "BROKER=" + cfg.broker + " go run ./deploy/bench" + cfg.given + " " + e.name
+}
+
+// show prints the table on out, or as JSON there and on tell for people.
+func (t *table) show(asJSON bool, out, tell io.Writer) error {
+	if !asJSON {
+		return t.print(out)
+	}
+	return errors.Join(t.json(out), t.print(tell))
 }
 
 // print writes the table for people.

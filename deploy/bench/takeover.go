@@ -31,7 +31,7 @@ func takeover(ctx context.Context, b *bench) (*table, error) {
 	)
 	for _, protocol := range b.cfg.protocols {
 		if err := takeoverOf(ctx, b, t, protocol); err != nil {
-			return nil, fmt.Errorf("group.protocol %s: %w", protocol, err)
+			return t, fmt.Errorf("group.protocol %s: %w", protocol, err)
 		}
 	}
 	t.note("From the end of the process to the first batch that a survivor journals, of the first and of the last of its %d partitions; %d records a second go on all the time.",
@@ -148,9 +148,14 @@ func (s *stack) endOne(victim int, kill bool) (first, last time.Duration, err er
 	return first, last, err
 }
 
-// brokerSession asks the broker how long it waits for a silent member.
+// brokerSession asks the brokers how long they wait for a silent member.
 func (s *stack) brokerSession() (time.Duration, error) {
-	all, err := kadm.NewClient(s.client).DescribeBrokerConfigs(s.ctx)
+	admin := kadm.NewClient(s.client)
+	brokers, err := admin.ListBrokers(s.ctx)
+	if err != nil {
+		return 0, err
+	}
+	all, err := admin.DescribeBrokerConfigs(s.ctx, brokers.NodeIDs()...)
 	if err != nil {
 		return 0, err
 	}
