@@ -185,7 +185,7 @@ func (s *sightings) ask(ctx context.Context, st *stack) error {
 	if err != nil {
 		return fmt.Errorf("looking for rows: %w", err)
 	}
-	defer rows.Close()
+	defer rows.Close() //nolint:errcheck // Err below tells
 	var ids []uuid.UUID
 	for rows.Next() {
 		var id uuid.UUID

@@ -63,7 +63,8 @@ func insertsOf(ctx context.Context, b *bench, t *table, partitions, members, rat
 		// A time of its own, a microsecond apart: the table partition is today's.
 		return b.sample.record(n, before.at.Add(time.Duration(n)*time.Microsecond), due, partitions)
 	}
-	lasting, sent := b.cfg.lasting(insertsFor), 0
+	lasting := b.cfg.lasting(insertsFor)
+	var sent int
 	var asked any = "most"
 	if rate > 0 {
 		asked = rate
