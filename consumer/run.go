@@ -141,7 +141,7 @@ func consumeTopic(ctx context.Context, cfg config, log *slog.Logger, mon *monito
 	}
 	member, err := group.Join(owning, group.Config{
 		Topic: cfg.Kafka.Topic, ID: cfg.Group.ID, InstanceID: cfg.Group.InstanceID, Protocol: cfg.Group.Protocol, Admin: k.Admin(),
-		SessionTimeout: cfg.Group.SessionTimeout, RevokeTimeout: cfg.Group.RevokeTimeout, OnJoined: mon.Joined,
+		SessionTimeout: cfg.Group.SessionTimeout, RevokeTimeout: cfg.Group.RevokeTimeout, OnJoined: mon.Joined, OnError: mon.Unjoined,
 	}, append(opts[:len(opts):len(opts)], extra...), log, start)
 	if err != nil {
 		return false, err

@@ -107,6 +107,9 @@ func (m *Member) commit(ctx context.Context, rs []commitRequest) {
 	// have waited for a rebalance, and an incarnation that ended in it must not
 	// be committed for under the generation that came after.
 	ctx = kgo.PreCommitFnContext(ctx, func(req *kmsg.OffsetCommitRequest) error {
+		if m.leftOut(req.Generation) {
+			return ErrAssignmentOver
+		}
 		for i := range req.Topics {
 			t := &req.Topics[i]
 			t.Partitions = slices.DeleteFunc(t.Partitions, func(p kmsg.OffsetCommitRequestTopicPartition) bool {

@@ -5,12 +5,14 @@ package group
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -38,6 +40,9 @@ type Config struct {
 	// OnJoined is called when the group has answered with an assignment, be
 	// it an empty one. It may be nil.
 	OnJoined func()
+	// OnError is called when membership is in trouble: until OnJoined is called
+	// again, this member may own nothing. It may be nil.
+	OnError func(error)
 }
 
 // Protocol is how a group agrees on who owns which partition.
@@ -112,6 +117,12 @@ type Member struct {
 	ctx    context.Context // ends with the process; see Join
 	mu     sync.Mutex
 	owners map[int32]*owner
+	// generation is the last that is known to have had this member; 0 before
+	// the first, and always in [Broker], where a partition moves only when its
+	// owner has given it up.
+	generation int32
+	classic    bool
+	fenced     bool // another process has this one's instance id
 }
 
 // CommitFunc commits an offset with metadata for one partition, as long as the
@@ -144,6 +155,7 @@ func Join(ctx context.Context, cfg Config, opts []kgo.Opt, log *slog.Logger,
 		// A member that died while joining is waited for this long.
 		kgo.RebalanceTimeout(2*cfg.SessionTimeout),
 		kgo.HeartbeatInterval(cfg.SessionTimeout/5),
+		kgo.WithHooks(trouble{m}),
 		kgo.DisableAutoCommit(),
 		// Partitions that were added are shared out when the leader hears of them.
 		kgo.MetadataMaxAge(10*time.Second),
@@ -158,6 +170,7 @@ func Join(ctx context.Context, cfg Config, opts []kgo.Opt, log *slog.Logger,
 	if err != nil {
 		return nil, err
 	}
+	m.classic = protocol != Broker
 	opts = append(opts, protocol.options()...)
 	if cfg.InstanceID != "" {
 		opts = append(opts, kgo.InstanceID(cfg.InstanceID))
@@ -188,7 +201,10 @@ func (m *Member) Run(ctx context.Context) {
 // still be running, so that the last commits go out.
 func (m *Member) Leave() {
 	m.end(m.held(), true)
-	if m.cfg.InstanceID != "" { // the client leaves static membership standing
+	m.mu.Lock()
+	fenced := m.fenced
+	m.mu.Unlock()
+	if m.cfg.InstanceID != "" && !fenced { // the client leaves static membership standing
 		ctx, cancel := context.WithTimeout(m.ctx, 2*time.Second)
 		defer cancel()
 		leave := kadm.LeaveGroup(m.cfg.ID).InstanceIDs(m.cfg.InstanceID)
@@ -197,6 +213,21 @@ func (m *Member) Leave() {
 		}
 	}
 	m.client.Close()
+}
+
+// trouble hears of errors of the membership.
+type trouble struct{ m *Member }
+
+// OnGroupManageError implements [kgo.HookGroupManageError].
+func (t trouble) OnGroupManageError(err error) {
+	if errors.Is(err, kerr.FencedInstanceID) { // leaving would throw the other out
+		t.m.mu.Lock()
+		t.m.fenced = true
+		t.m.mu.Unlock()
+	}
+	if t.m.cfg.OnError != nil {
+		t.m.cfg.OnError(err)
+	}
 }
 
 // Owned are the partitions assigned at the moment.
@@ -212,29 +243,64 @@ func (m *Member) held() []int32 {
 	return ps
 }
 
-func (m *Member) assigned(_ context.Context, _ *kgo.Client, got map[string][]int32) {
+func (m *Member) assigned(_ context.Context, client *kgo.Client, got map[string][]int32) {
 	if m.cfg.OnJoined != nil {
 		m.cfg.OnJoined()
 	}
+	_, generation := client.GroupMetadata()
+	if m.leftOut(generation) {
+		// What stays with us may have been another's meanwhile: its owner ends
+		// as if it were lost, and the next one recovers.
+		kept := m.held()
+		if len(kept) > 0 {
+			m.log.Warn("the group went on without this member for a while: recovering what it kept", "partitions", kept, "generation", generation)
+		}
+		m.end(kept, false)
+		for _, p := range kept {
+			m.begin(p)
+		}
+	}
+	m.mu.Lock()
+	m.generation = generation
+	m.mu.Unlock()
 	for _, p := range got[m.cfg.Topic] {
-		// The incarnation's context must outlive this callback; it ends when
-		// the assignment does, or with the process.
-		ctx, cancel := context.WithCancel(m.ctx)
-		o := &owner{cancel: cancel, stop: make(chan struct{}), done: make(chan struct{})}
-		m.mu.Lock()
-		m.owners[p] = o
-		m.mu.Unlock()
-		go func() {
-			defer close(o.done)
-			m.start(ctx, o.stop, p, func(cctx context.Context, offset int64, metadata string) error {
-				return m.request(cctx, ctx, p, offset, metadata)
-			})
-		}()
+		m.begin(p)
 	}
 }
 
-func (m *Member) revoked(_ context.Context, _ *kgo.Client, taken map[string][]int32) {
-	m.end(taken[m.cfg.Topic], true)
+// leftOut tells whether there has been a generation without this member. A group
+// whose coordinator lost its memory, or the latest of it, goes on with whoever
+// joins first, and gives away what an absent member still works on; that one is
+// taken in later under the id it had, and is told only then what it no longer has.
+func (m *Member) leftOut(generation int32) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.classic && m.generation > 0 && generation != m.generation && generation != m.generation+1
+}
+
+// begin starts an incarnation. Its context must outlive the client's callback; it
+// ends when the assignment does, or with the process.
+func (m *Member) begin(p int32) {
+	ctx, cancel := context.WithCancel(m.ctx)
+	o := &owner{cancel: cancel, stop: make(chan struct{}), done: make(chan struct{})}
+	m.mu.Lock()
+	m.owners[p] = o
+	m.mu.Unlock()
+	go func() {
+		defer close(o.done)
+		m.start(ctx, o.stop, p, func(cctx context.Context, offset int64, metadata string) error {
+			return m.request(cctx, ctx, p, offset, metadata)
+		})
+	}()
+}
+
+func (m *Member) revoked(_ context.Context, client *kgo.Client, taken map[string][]int32) {
+	_, generation := client.GroupMetadata()
+	grace := !m.leftOut(generation)
+	if !grace {
+		m.log.Warn("the group went on without this member for a while: what it gives up may be another's already", "partitions", taken[m.cfg.Topic], "generation", generation)
+	}
+	m.end(taken[m.cfg.Topic], grace)
 }
 
 func (m *Member) lost(_ context.Context, _ *kgo.Client, taken map[string][]int32) {

@@ -61,6 +61,9 @@ func New(opts []kgo.Opt, names Names) (*Log, error) {
 		// A partition that was added must be known before records go there.
 		kgo.MetadataMaxAge(countAge), kgo.MetadataMinAge(time.Second),
 		kgo.ProducerBatchMaxBytes(16<<20), // the topic's own bound decides
+		// Full batches of several partitions; what is over fails at once rather
+		// than wait behind another partition's.
+		kgo.MaxBufferedRecords(500_000),
 	)...)
 	if err != nil {
 		return nil, fmt.Errorf("kafka producer: %w", err)
@@ -261,7 +264,7 @@ func (l *Log) DeadLetter(ctx context.Context, self topic.Origin, letters []*batc
 			Headers: append(headers, headersOf(r.Headers)...),
 		}
 	}
-	return l.producer.ProduceSync(ctx, records...).FirstErr()
+	return l.produce(ctx, records)
 }
 
 // Forward writes records to the partition their keys belong to, value and
@@ -275,7 +278,35 @@ func (l *Log) Forward(ctx context.Context, self topic.Origin, moved []*batch.Rec
 			Headers: append(headersOf(r.Headers), kgo.RecordHeader{Key: topic.HeaderForwardedFrom, Value: []byte(origin.String())}),
 		}
 	}
-	return l.producer.ProduceSync(ctx, records...).FirstErr()
+	return l.produce(ctx, records)
+}
+
+// ackBound is how long an acknowledgement may take. The record is tried on after
+// that: written then, it is a copy.
+const ackBound = 10 * time.Second
+
+// produce returns when all records are acknowledged, one has failed, or the bound
+// is over: one topic that takes nothing must show, and not hold up others.
+func (l *Log) produce(ctx context.Context, records []*kgo.Record) error {
+	answers := make(chan error, len(records))
+	for _, r := range records {
+		l.producer.TryProduce(ctx, r, func(_ *kgo.Record, err error) { answers <- err })
+	}
+	bound := time.NewTimer(ackBound)
+	defer bound.Stop()
+	for range records {
+		select {
+		case err := <-answers:
+			if err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-bound.C:
+			return fmt.Errorf("the topic %s has not acknowledged within %s", records[0].Topic, ackBound)
+		}
+	}
+	return nil
 }
 
 func headersOf(in []batch.Header) []kgo.RecordHeader {

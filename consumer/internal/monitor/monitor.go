@@ -103,6 +103,14 @@ func (m *Monitor) Waiting(err error) {
 	m.before = err
 }
 
+// Unjoined says that membership of the group is in trouble: until [Monitor.Joined],
+// this member may own nothing.
+func (m *Monitor) Unjoined(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.joined, m.before = false, fmt.Errorf("the consumer group: %w", err)
+}
+
 // Assigned says that a partition became ours and is not yet recovered.
 func (m *Monitor) Assigned(partition int32) {
 	m.mu.Lock()

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"sluice/consumer/internal/batch"
 	"sluice/consumer/internal/dedup"
 	"sluice/consumer/internal/intent"
 	"sluice/consumer/internal/store"
@@ -47,9 +48,20 @@ func (o *Owner) from() int64 { return o.segments[len(o.segments)-1].from }
 // was cut if not. The end of the last batch's leader epoch tells it for certain
 // (KIP-320), where the broker knows; else the log's end does.
 func (o *Owner) uncut(ctx context.Context, end, journaled int64) (at int64, ok bool, err error) {
-	last, found, err := o.store.LastBatch(ctx, o.self)
+	self := o.self
+	last, found, err := o.store.LastBatch(ctx, self)
+	for i := len(o.segments) - 2; err == nil && !found && i >= 0; i-- { // nothing yet since the log was cut
+		self.TopicID = o.segments[i].id
+		if last, found, err = o.store.LastBatch(ctx, self); found {
+			last.End = min(last.End, o.segments[i+1].from)
+		}
+	}
 	if err != nil {
 		return 0, false, err
+	}
+	o.epoch = -1
+	if found {
+		o.epoch, o.upTo = last.Epoch, last.End
 	}
 	if found && last.Epoch >= 0 {
 		epochEnd, known, err := o.log.EpochEnd(ctx, last.Epoch)
@@ -62,9 +74,28 @@ func (o *Owner) uncut(ctx context.Context, end, journaled int64) (at int64, ok b
 			return 0, false, fmt.Errorf("the broker says that the log ends at offset %d, and the journal at %d: waiting for it to catch up", end, journaled)
 		case known:
 			return 0, true, nil
+		case end < journaled: // a leader that was deposed and does not know it
+			return 0, false, fmt.Errorf("the broker does not know epoch %d, and its log ends at offset %d, the journal at %d: waiting for it to catch up", last.Epoch, end, journaled)
 		}
 	}
 	return end, end >= journaled, nil
+}
+
+// passed tells, before a batch of a later leader epoch is begun, that the epoch
+// before it ended where it was read to. A reader that waits at the log's end does
+// not notice that it was cut below and filled again past it.
+func (o *Owner) passed(ctx context.Context, b *batch.Batch) error {
+	if o.epoch < 0 || b.Records[0].Epoch <= o.epoch {
+		return nil
+	}
+	end, known, err := o.log.EpochEnd(ctx, o.epoch)
+	if err != nil || !known || end >= o.upTo {
+		return err
+	}
+	if err := o.cut(ctx, end, o.next, o.compareTo+1); err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: the log was cut at offset %d, where epoch %d ended", errAnew, end, o.epoch)
 }
 
 // cut ends the log at the offset at; what the journal and the table have of it

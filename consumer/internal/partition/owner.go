@@ -127,11 +127,14 @@ type Owner struct {
 	ahead      *ahead
 	batch      *batch.Batch // the one at hand; its memory is used again
 	pending    []batch.Record
+	start      int64         // the log's first offset when the run began
 	next       int64         // the journal's end
 	read       int64         // the first offset that the reader has not passed
 	compareTo  int64         // up to here something may be decided already
 	islands    []store.Range // journaled ranges beyond next, past a gap
 	bound      store.Range   // an intent's range that no one has journaled
+	epoch      int32         // of the last record journaled; -1: unknown
+	upTo       int64         // the end of what epoch speaks for
 	begun      string        // the hash of the records that were to be written there
 	open       bool          // an intent is acknowledged and not closed
 	sent       *sentIntent   // the last intent sent
@@ -266,9 +269,18 @@ func (o *Owner) rest(ctx context.Context) error {
 	if err := o.close(ctx); err != nil {
 		return err
 	}
-	if o.read > o.next && len(o.pending) == 0 && o.edge() < 0 {
-		return o.empty(ctx, o.read)
+	if o.read <= o.next || len(o.pending) > 0 || o.edge() >= 0 {
+		return nil
 	}
+	// Only the owner may say so: who lost the partition is refused here.
+	o.open = true
+	if err := o.close(ctx); err != nil {
+		return err
+	}
+	if err := o.empty(ctx, o.read); err != nil {
+		return err
+	}
+	o.open = true // so that the next commit shows the offset
 	return nil
 }
 
@@ -354,7 +366,7 @@ func (o *Owner) form(ctx context.Context, stop <-chan struct{}) (*batch.Batch, e
 		}
 	}()
 	for {
-		if full := o.fill(b, o.ceiling()); full || len(b.Records) >= o.cfg.Limits.Rows {
+		if full := o.fill(b, o.ceiling()); full || !o.within() && len(b.Records) >= o.cfg.Limits.Rows {
 			return b, nil
 		}
 		if len(b.Records) > 0 && deadline.IsZero() {
@@ -381,6 +393,9 @@ func (o *Owner) form(ctx context.Context, stop <-chan struct{}) (*batch.Batch, e
 		}
 		o.take(c.records)
 		o.read = max(o.read, c.end)
+		if o.within() {
+			deadline = time.Time{} // it comes, if slowly
+		}
 	}
 }
 

@@ -33,6 +33,7 @@ func (o *Owner) recover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	o.start = w.Start
 	o.topicID, o.self = w.TopicID, topic.Origin{TopicID: w.TopicID, Partition: o.cfg.Partition}
 	in, ours, err := o.found(w)
 	if err != nil {
@@ -47,11 +48,6 @@ func (o *Owner) recover(ctx context.Context) error {
 			return err
 		}
 	}
-	o.count(w, in, ours, seen)
-	o.decoder = batch.NewDecoder(o.partitions)
-	if err := o.barrier(ctx, w, max(seen.End, 0)); err != nil {
-		return err
-	}
 	if begin := max(w.Start, o.from()); seen.End >= 0 && seen.First > begin {
 		// The log goes back further than the journal: its beginning was lost,
 		// and the first range is an island too.
@@ -61,6 +57,11 @@ func (o *Owner) recover(ctx context.Context) error {
 	o.next, o.compareTo, o.islands = max(seen.End, 0), seen.Beyond, seen.Islands
 	if len(o.islands) > 0 {
 		o.logger.Warn("the journal has a gap: deciding it again, by comparison", "from", o.next, "to", o.islands[0].First)
+	}
+	o.count(w, in, ours)
+	o.decoder = batch.NewDecoder(o.partitions)
+	if err := o.barrier(ctx, w, o.next); err != nil {
+		return err
 	}
 	if seen.End < 0 {
 		o.next = max(w.Start, o.from())
@@ -107,18 +108,18 @@ func (o *Owner) recover(ctx context.Context) error {
 // of an intent that was begun by fewer and is not journaled. Were it decided by
 // the new count, all its rows might be forwarded; nothing would be written under
 // its token then, and a late copy of its INSERT would be stored.
-func (o *Owner) count(w Where, in intent.Intent, ours bool, seen store.Seen) {
+func (o *Owner) count(w Where, in intent.Intent, ours bool) {
 	o.partitions, o.grown = w.Partitions, false
-	older := func(in intent.Intent) {
-		if in.TopicID == o.self.TopicID && !in.Closed && in.Reread == 0 && in.Last >= seen.End && in.Partitions > 0 && in.Partitions < o.partitions {
+	older := func(first int64, in intent.Intent) {
+		if in.TopicID == o.self.TopicID && !in.Closed && o.unjournaled(first, in) && in.Partitions > 0 && in.Partitions < o.partitions {
 			o.partitions, o.grown = in.Partitions, true
 		}
 	}
 	if ours {
-		older(in)
+		older(w.Committed, in)
 	}
 	if o.sent != nil && o.answered.IsZero() {
-		older(o.sent.in)
+		older(o.sent.first, o.sent.in)
 	}
 	if mutant.On("open-intent-by-new-count") {
 		o.partitions, o.grown = w.Partitions, false
@@ -157,8 +158,11 @@ func (o *Owner) seen(ctx context.Context, w Where) (store.Seen, error) {
 		}
 	}
 	seen, err := o.store.Seen(ctx, o.self)
-	if err != nil || seen.End < 0 {
+	if err != nil || seen.End < 0 && len(o.segments) == 1 {
 		return seen, err
+	}
+	if seen.End < 0 { // nothing is journaled since the log was cut
+		seen.First, seen.End = o.from(), o.from()
 	}
 	at, whole, err := o.uncut(ctx, w.End, seen.End)
 	if err != nil || whole {
@@ -216,16 +220,23 @@ func (o *Owner) expect(w Where, in intent.Intent, ours bool) {
 
 // bind makes an intent's range, where it is not journaled, a batch of its own.
 func (o *Owner) bind(first int64, in intent.Intent) {
+	if o.unjournaled(first, in) {
+		o.bound, o.begun = store.Range{First: first, End: in.Last + 1}, in.Hash
+		o.compareTo = max(o.compareTo, in.Last)
+	}
+}
+
+// unjournaled tells that nothing of an intent's range is journaled.
+func (o *Owner) unjournaled(first int64, in intent.Intent) bool {
 	if in.Reread > 0 || in.Last < o.next {
-		return
+		return false
 	}
 	for _, island := range o.islands {
 		if first < island.End && in.Last >= island.First {
-			return
+			return false
 		}
 	}
-	o.bound, o.begun = store.Range{First: first, End: in.Last + 1}, in.Hash
-	o.compareTo = max(o.compareTo, in.Last)
+	return true
 }
 
 // goBack reads a journaled range again where the group's offset asks for it:

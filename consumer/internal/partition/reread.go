@@ -33,6 +33,8 @@ type Progress struct {
 	Records, Written, Journaled int
 	Done                        bool
 	Err                         error
+
+	whole int64 // To over all log ids of the partition
 }
 
 // Request hands a re-read to the owner, which serves it between two batches.
@@ -51,7 +53,7 @@ func (o *Owner) serve(ctx context.Context, r Reread) error {
 	if r.Wanted != nil && !r.Wanted() {
 		return nil
 	}
-	p := Progress{Next: r.From, To: min(r.To, o.next)}
+	p := Progress{Next: max(r.From, o.start), To: min(r.To, o.next)}
 	report := r.Report
 	if report == nil {
 		report = func(Progress) {}
@@ -68,6 +70,7 @@ func (o *Owner) serve(ctx context.Context, r Reread) error {
 // rereadSegments reads again what lies on each side of a cut under its own id.
 func (o *Owner) rereadSegments(ctx context.Context, p *Progress, last int64, report func(Progress)) error {
 	self, to := o.self, p.To
+	p.whole = to
 	defer func() { o.self, p.To = self, to }()
 	for i, s := range o.segments {
 		end := to
@@ -105,6 +108,9 @@ func (o *Owner) reread(ctx context.Context, p *Progress, last int64, report func
 		p.Next = b.Last() + 1
 		b = batch.New(p.Next)
 		report(*p)
+		if err := o.index.Take(ctx); err != nil { // it keeps to its budget only so
+			o.logger.Warn("keys are asked of ClickHouse until they are loaded", "error", err)
+		}
 		return nil
 	}
 	for reader.Position() < p.To {
@@ -137,7 +143,7 @@ func (o *Owner) reread(ctx context.Context, p *Progress, last int64, report func
 // mend compares a journaled range and writes what is missing.
 func (o *Owner) mend(ctx context.Context, b *batch.Batch, p *Progress) error {
 	w := writing{b: b, in: o.horizon(intent.Of(b, o.self.TopicID, o.partitions)), compare: true}
-	w.in.Reread = p.To
+	w.in.Reread = max(p.To, p.whole)
 	s, err := o.write(ctx, &w)
 	if err != nil {
 		return err

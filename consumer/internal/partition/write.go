@@ -25,17 +25,21 @@ func (o *Owner) live(ctx context.Context, b *batch.Batch) error {
 	}
 	compare := b.First <= o.compareTo
 	w := writing{b: b, in: o.horizon(intent.Of(b, o.self.TopicID, o.partitions)), compare: compare, live: true}
-	if b.First == o.bound.First && w.in.Last == o.bound.End-1 && w.in.Hash != o.begun && !mutant.On("other-records-not-seen") {
+	if o.within() && b.First == o.bound.First && (w.in.Last != o.bound.End-1 || w.in.Hash != o.begun) && !mutant.On("other-records-not-seen") {
 		if err := o.cut(ctx, b.First, o.next, o.compareTo+1); err != nil {
 			return err
 		}
 		return fmt.Errorf("%w: at offsets %d to %d stand other records than were begun", errAnew, b.First, w.in.Last)
+	}
+	if err := o.passed(ctx, b); err != nil {
+		return err
 	}
 	s, err := o.write(ctx, &w)
 	if err != nil {
 		return err
 	}
 	o.next = w.in.Last + 1
+	o.epoch, o.upTo = w.in.Epoch, o.next
 	o.observe.Decided(o.cfg.Partition, s.standing, len(s.rows), o.next)
 	return o.at(PointIndexed)
 }
@@ -166,6 +170,9 @@ func (o *Owner) token(w *writing) string {
 		return intent.Token(uuid.Nil, o.cfg.Partition, w.b.First, w.in.Last, w.in.Hash)
 	case mutant.On("token-without-hash"):
 		return intent.Token(o.self.TopicID, o.cfg.Partition, w.b.First, w.in.Last, "")
+	}
+	if w.live && o.within() { // also when the head of the range is gone from the log: what seals it is its own
+		return intent.Token(o.self.TopicID, o.cfg.Partition, o.bound.First, o.bound.End-1, o.begun)
 	}
 	return intent.Token(o.self.TopicID, o.cfg.Partition, w.b.First, w.in.Last, w.in.Hash)
 }

@@ -217,6 +217,7 @@ func (w *Watcher) report(ctx context.Context, at runPartition, p partition.Progr
 		if s, ok := w.open[at]; ok { // its owner recovers, and is to be asked again
 			s.given, s.next = nil, max(s.next, p.Next)
 			w.open[at] = s
+			w.give(at)
 		}
 		w.mu.Unlock()
 	}

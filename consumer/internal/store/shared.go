@@ -38,6 +38,8 @@ func (t *together) do(j *journaling, write func(ctx context.Context, all []*jour
 	select {
 	case err := <-j.done:
 		return err
+	case <-j.ctx.Done():
+		return j.ctx.Err()
 	case t.writing <- struct{}{}:
 	}
 	defer func() { <-t.writing }()
