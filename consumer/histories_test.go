@@ -129,7 +129,7 @@ func TestHistoryCutUnderAnIdleReader(t *testing.T) {
 	time.Sleep(2 * time.Second)
 	stop()
 	stop = s.owning(l) // and a new owner does not see it either
-	time.Sleep(2 * time.Second)
+	require.Eventually(t, func() bool { return s.scalar("SELECT count() FROM event_log") == 90 }, 60*time.Second, 50*time.Millisecond)
 	stop()
 	require.EqualValues(t, 90, s.scalar("SELECT count() FROM event_log"))
 }
@@ -150,7 +150,7 @@ func TestHistoryCutTwice(t *testing.T) {
 	l.cut(20, 1)
 	l.put(3, 100, 15) // 20 to 34
 	stop = s.owning(l)
-	time.Sleep(2 * time.Second)
+	require.Eventually(t, func() bool { return s.scalar("SELECT count() FROM event_log") == 65 }, 60*time.Second, 50*time.Millisecond)
 	stop()
 	require.EqualValues(t, 65, s.scalar("SELECT count() FROM event_log"))
 }
@@ -198,7 +198,7 @@ func TestHistoryOtherRecordsThanBegunAndAMarkerAtTheEnd(t *testing.T) {
 	l.put(2, 200, 5)
 	mon := unregistered()
 	stop := s.watched(l, mon)
-	time.Sleep(4 * time.Second)
+	require.Eventually(t, func() bool { return s.scalar("SELECT count() FROM event_log") == 19 }, 60*time.Second, 50*time.Millisecond)
 	stop()
 	require.Zero(t, s.scalar("SELECT toUInt64(sum(repeats)) FROM balance"))
 	require.EqualValues(t, 1, s.scalar("SELECT max(n) FROM (SELECT count() n FROM event_log GROUP BY topic_id, partition, offset)"))
@@ -230,7 +230,7 @@ func TestHistorySetBackOverACut(t *testing.T) {
 			return nil
 		}
 	})
-	time.Sleep(3 * time.Second)
+	require.Eventually(t, func() bool { return s.scalar("SELECT count() FROM event_log") == 70 }, 60*time.Second, 50*time.Millisecond)
 	stop()
 	require.True(t, died)
 	require.EqualValues(t, 70, s.scalar("SELECT count() FROM event_log"))
@@ -252,7 +252,7 @@ func TestHistoryLostAfterACut(t *testing.T) {
 	l.put(2, 100, 20) // 30 to 49, of which ten are deleted before anybody reads them
 	l.start, l.records = 40, l.records[40:]
 	stop = s.owning(l)
-	time.Sleep(2 * time.Second)
+	require.Eventually(t, func() bool { return s.scalar("SELECT toUInt64(sum(lost)) FROM balance") == 10 }, 60*time.Second, 50*time.Millisecond)
 	stop()
 	require.EqualValues(t, 10, s.scalar("SELECT toUInt64(sum(lost)) FROM balance"))
 }

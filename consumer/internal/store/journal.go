@@ -136,41 +136,6 @@ func (s *Store) FatesIn(ctx context.Context, self topic.Origin, first, last int6
 	return out, nil
 }
 
-// Stored is a row as [Store.RowsWithHash] returns it.
-type Stored struct {
-	Offset int64
-	ID     uuid.UUID
-	Hash   event.Hash
-}
-
-// RowsWithHash returns the rows whose origin lies in first..last of a partition
-// with their payloads' hashes, in offset order. A row that is stored twice is
-// returned twice.
-func (s *Store) RowsWithHash(ctx context.Context, self topic.Origin, first, last int64) ([]Stored, error) {
-	rows, err := s.conn.Query(ctx, `
-		SELECT offset, event_id, payload_hash FROM event_log
-		WHERE topic_id = ? AND partition = ? AND offset BETWEEN ? AND ? ORDER BY offset`,
-		self.TopicID, self.Partition, first, last)
-	if err != nil {
-		return nil, fmt.Errorf("rows of offsets %d to %d: %w", first, last, err)
-	}
-	defer rows.Close() //nolint:errcheck // Err below tells
-	var out []Stored
-	for rows.Next() {
-		var r Stored
-		var hash string
-		if err := rows.Scan(&r.Offset, &r.ID, &hash); err != nil {
-			return nil, fmt.Errorf("rows of offsets %d to %d: %w", first, last, err)
-		}
-		copy(r.Hash[:], hash)
-		out = append(out, r)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("rows of offsets %d to %d: %w", first, last, err)
-	}
-	return out, nil
-}
-
 // Totals are figures over the whole of event_log.
 type Totals struct {
 	Rows, Keys, PerMinute, PerHour uint64
