@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -16,6 +17,7 @@ import (
 
 	"sluice/consumer/internal/balance"
 	"sluice/consumer/internal/doctor"
+	"sluice/consumer/internal/failure"
 	"sluice/consumer/internal/group"
 	"sluice/consumer/internal/index"
 	"sluice/consumer/internal/kafka"
@@ -83,7 +85,8 @@ func consumeTopic(ctx context.Context, cfg config, log *slog.Logger, mon *monito
 		return false, err
 	}
 	defer st.Close() //nolint:errcheck // nothing is left to be written
-	if err := awaitSchema(ctx, st, mon, log); err != nil {
+	look := func(ctx context.Context) error { return migrate.Check(ctx, st.Conn()) }
+	if err := awaitSchema(ctx, look, mon.Waiting, log); err != nil {
 		return false, err
 	}
 	setup := doctorSetup(cfg)
@@ -156,19 +159,24 @@ func consumeTopic(ctx context.Context, cfg config, log *slog.Logger, mon *monito
 	return again.Load(), nil
 }
 
-// awaitSchema waits until ClickHouse answers and holds the schema this program
-// was built for. A wrong schema is an error at once: waiting won't mend it.
-func awaitSchema(ctx context.Context, st *store.Store, mon *monitor.Monitor, log *slog.Logger) error {
+// awaitSchema waits until look, which asks ClickHouse for its schema, finds the
+// one this program was built for. A wrong schema is an error at once, and so is
+// what only a person can mend; an engine that goes away between two questions is
+// waited for as one that was never there.
+func awaitSchema(ctx context.Context, look func(context.Context) error, waiting func(error), log *slog.Logger) error {
 	for {
-		err := st.Ping(ctx)
-		if err == nil {
-			if err := migrate.Check(ctx, st.Conn()); err != nil {
-				return fmt.Errorf("clickhouse: %w", err)
-			}
+		err := look(ctx)
+		switch {
+		case err == nil:
 			return nil
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, migrate.ErrOutdated), errors.Is(err, migrate.ErrNewer), errors.Is(err, migrate.ErrDrift),
+			failure.Of(err) == failure.Halt:
+			return fmt.Errorf("clickhouse: %w", err)
 		}
 		log.Warn("ClickHouse does not answer", "error", err)
-		mon.Waiting(fmt.Errorf("ClickHouse does not answer: %w", err))
+		waiting(fmt.Errorf("ClickHouse does not answer: %w", err))
 		select {
 		case <-ctx.Done():
 			return nil

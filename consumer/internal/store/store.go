@@ -53,9 +53,6 @@ func (s *Store) Conn() driver.Conn { return s.conn }
 // Close closes the pool.
 func (s *Store) Close() error { return s.conn.Close() }
 
-// Ping asks the server for a sign of life.
-func (s *Store) Ping(ctx context.Context) error { return s.conn.Ping(ctx) }
-
 // insertSettings go with every INSERT: those without which a payload could fail
 // it (the schema's), and what makes it synchronous, one block, and deduplicated
 // by its token.
