@@ -68,6 +68,7 @@ is answered once the log has acknowledged it.
   POST /api/events        one event, application/json
   POST /api/events/batch  many: a JSON array, or application/x-ndjson
   GET  /healthz, /readyz  alive; able to take events
+  GET  /health            how the things are that it depends on
 
 Configuration: defaults, then the YAML file of --config, then environment
 variables (kafka.brokers is SLUICE_KAFKA_BROKERS), then flags; each overrides

@@ -8,13 +8,13 @@ import (
 	"net"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/gin-gonic/gin"
 	"golang.org/x/net/netutil"
 
 	"sluice/deploy/service"
+	"sluice/ingest/internal/health"
 	"sluice/ingest/internal/httpapi"
 	"sluice/ingest/internal/produce"
 )
@@ -51,13 +51,8 @@ func serve(ctx context.Context, cfg config, log *slog.Logger, listening func(eve
 		listening(events.Addr(), admin.Addr())
 	}
 
-	var stopping atomic.Bool
-	ready := func() error {
-		if stopping.Load() {
-			return errors.New("stopping")
-		}
-		return producer.Ready()
-	}
+	board := health.NewBoard(log, reg)
+	board.Add(health.Check{Name: "kafka", Probe: producer.Check, Every: cfg.Produce.ProbeInterval, Timeout: produce.CheckTimeout, Takes: true})
 	// Each part has a context of its own, so that they end in order; one that
 	// fails ends all.
 	running, fail := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -83,19 +78,22 @@ func serve(ctx context.Context, cfg config, log *slog.Logger, listening func(eve
 			}
 		})
 	}
-	start(&rest, func() error { producer.Watch(adminCtx); return nil })
+	start(&rest, func() error { board.Run(adminCtx); return nil })
 	start(&rest, func() error {
-		srv := &http.Server{Handler: service.AdminHandler(reg, ready), ReadHeaderTimeout: cfg.HTTP.ReadHeaderTimeout}
+		mux := http.NewServeMux()
+		mux.Handle("/", service.AdminHandler(reg, board.Ready))
+		mux.Handle("GET /health", board.Handler())
+		srv := &http.Server{Handler: mux, ReadHeaderTimeout: cfg.HTTP.ReadHeaderTimeout}
 		return service.Serve(adminCtx, admin, srv, time.Second, log)
 	})
 	start(&eventsDone, func() error {
 		limited := netutil.LimitListener(events, cfg.HTTP.MaxConnections)
-		return service.Serve(eventsCtx, limited, server(cfg.HTTP, api.Handler(ready)), cfg.Shutdown.Drain, log)
+		return service.Serve(eventsCtx, limited, server(cfg.HTTP, api.Handler(board.Ready, map[string]http.Handler{"/health": board.Handler()})), cfg.Shutdown.Drain, log)
 	})
 	log.Info("listening", "events", events.Addr().String(), "admin", admin.Addr().String(), "brokers", cfg.Kafka.Brokers, "topic", cfg.Kafka.Topic)
 
 	<-running.Done()
-	stopping.Store(true)
+	board.Stopping()
 	log.Info("stopping", "grace", cfg.Shutdown.Grace, "drain", cfg.Shutdown.Drain, "flush", cfg.Shutdown.Flush)
 	if ctx.Err() != nil { // told to, not failed
 		time.Sleep(cfg.Shutdown.Grace)

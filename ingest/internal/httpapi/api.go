@@ -48,24 +48,26 @@ func New(cfg Config, log Log, now func() time.Time, logger *slog.Logger, reg *pr
 	}, nil
 }
 
-// Handler serves the routes; ready is asked by /readyz.
-func (a *API) Handler(ready service.Check) http.Handler {
+// Handler serves the routes; ready is asked by /readyz, and pages are served to
+// GET and HEAD beside them, by path.
+func (a *API) Handler(ready service.Check, pages map[string]http.Handler) http.Handler {
 	e := gin.New()
 	e.HandleMethodNotAllowed = true
 	e.RedirectTrailingSlash = false // an answer to a POST must not be a redirect
 	e.POST("/api/events", a.route(routeEvent, a.postEvent))
 	e.POST("/api/events/batch", a.route(routeBatch, a.postBatch))
-	health := map[string]http.HandlerFunc{
-		"/healthz": func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "alive") },
-		"/readyz":  service.ReadyHandler(ready),
-	}
-	for path, h := range health {
-		route := a.route(routeHealth, func(w http.ResponseWriter, r *http.Request) *problem.Error {
-			h(w, r)
+	get := func(name, path string, h http.Handler) {
+		route := a.route(name, func(w http.ResponseWriter, r *http.Request) *problem.Error {
+			h.ServeHTTP(w, r)
 			return nil
 		})
 		e.GET(path, route)
 		e.HEAD(path, route)
+	}
+	get(routeHealth, "/healthz", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "alive") }))
+	get(routeHealth, "/readyz", service.ReadyHandler(ready))
+	for path, h := range pages {
+		get(routePage, path, h)
 	}
 	e.NoRoute(a.route(routeOther, func(_ http.ResponseWriter, r *http.Request) *problem.Error {
 		return problem.New(problem.NotFound, "events are posted to /api/events and /api/events/batch")

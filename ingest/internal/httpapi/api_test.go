@@ -61,7 +61,7 @@ func newAPI(t *testing.T, log Log, change func(*Config)) (*API, http.Handler) {
 	}
 	a, err := New(cfg, log, func() time.Time { return clock }, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	require.NoError(t, err)
-	return a, a.Handler(func() error { return nil })
+	return a, a.Handler(func() error { return nil }, nil)
 }
 
 func post(h http.Handler, path, body string, header ...string) *httptest.ResponseRecorder {

@@ -15,6 +15,7 @@ const (
 	routeEvent  = "event"
 	routeBatch  = "batch"
 	routeHealth = "health"
+	routePage   = "page"
 	routeOther  = "other"
 )
 
@@ -66,7 +67,7 @@ func newMetrics(reg *prometheus.Registry, budget *decode.Budget) *metrics {
 		statuses[k.Status] = true
 		m.problems[k] = problems.WithLabelValues(k.Name)
 	}
-	for _, route := range []string{routeEvent, routeBatch, routeHealth, routeOther} {
+	for _, route := range []string{routeEvent, routeBatch, routeHealth, routePage, routeOther} {
 		m.requests[route] = map[int]prometheus.Counter{}
 		for status := range statuses {
 			m.requests[route][status] = requests.WithLabelValues(route, strconv.Itoa(status))

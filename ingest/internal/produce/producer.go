@@ -33,8 +33,8 @@ type Producer struct {
 }
 
 // New returns a producer whose client has the options given, besides its own.
-// [Producer.Watch] must run beside it: until the log was seen, [Producer.Send]
-// refuses.
+// [Producer.Check] must be called beside it: until the log was seen,
+// [Producer.Send] refuses.
 func New(cfg Config, log *slog.Logger, reg *prometheus.Registry, common ...kgo.Opt) (*Producer, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("produce: %w", err)

@@ -45,7 +45,10 @@ func start(t *testing.T, change func(*Config)) (*Producer, *kfake.Cluster) {
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
-		p.Watch(ctx)
+		for ctx.Err() == nil {
+			_ = p.Check(ctx) // Ready says the same
+			time.Sleep(cfg.ProbeInterval)
+		}
 	}()
 	t.Cleanup(func() {
 		cancel()

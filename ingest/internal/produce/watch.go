@@ -14,41 +14,29 @@ import (
 // not answer to the dial (3s) and for the next.
 const probeTimeout = 5 * time.Second
 
-// Watch asks the log every Config.ProbeInterval whether records could be sent
-// to it, until ctx ends: that is what [Producer.Ready] answers from.
-func (p *Producer) Watch(ctx context.Context) {
-	tick := time.NewTicker(p.cfg.ProbeInterval)
-	defer tick.Stop()
-	for {
-		p.look(ctx)
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
-}
+// CheckTimeout bounds one [Producer.Check], with room for its own bound.
+const CheckTimeout = probeTimeout + time.Second
 
-// look probes once and notes what came of it.
-func (p *Producer) look(ctx context.Context) {
+// Check asks the log whether records could be sent to it, within five seconds,
+// and returns what [Producer.Ready] answers from then on. It must be called
+// again and again, one call at a time.
+func (p *Producer) Check(ctx context.Context) error {
 	began := time.Now()
 	bounded, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	err := p.probe(bounded)
+	p.log.Debug("asked for the log", "topic", p.cfg.Topic, "took", time.Since(began), "error", err)
 	was := p.away.Load()
 	switch {
 	case ctx.Err() != nil:
 	case err == nil:
-		if p.away.Swap(nil) != nil {
-			p.log.Info("the log is there", "topic", p.cfg.Topic)
-		}
+		p.away.Store(nil)
 	case was == nil && p.lastAck.Load() > began.UnixNano():
 		// It acknowledged while we asked: slow to answer, but not away.
 	default:
-		if p.away.Swap(&err) == nil || (*was).Error() != err.Error() {
-			p.log.Warn("the log cannot be reached; requests are answered with 503 until it can", "topic", p.cfg.Topic, "error", err)
-		}
+		p.away.Store(&err)
 	}
+	return p.Ready()
 }
 
 // probe asks for the topic's metadata. nil means that at least one partition

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"sluice/ingest/internal/health"
+)
+
+// freeze makes the cluster answer nothing until release is called, and tells
+// when something was asked of it.
+func freeze(e *edge) (asked <-chan struct{}, release func()) {
+	held, come := make(chan struct{}), make(chan struct{})
+	var first, last sync.Once
+	e.cluster.Control(func(kmsg.Request) (kmsg.Response, error, bool) {
+		first.Do(func() { close(come) })
+		select {
+		case <-held:
+		default:
+			e.cluster.KeepControl()
+			e.cluster.SleepControl(func() { <-held })
+		}
+		return nil, nil, false
+	})
+	return come, func() { last.Do(func() { close(held) }) }
+}
+
+func (e *edge) health(t testing.TB, base string) health.Report {
+	t.Helper()
+	status, body := e.get(t, base+"/health")
+	require.Equal(t, http.StatusOK, status, body)
+	var r health.Report
+	require.NoError(t, json.Unmarshal([]byte(body), &r), body)
+	conform(t, "Health", []byte(body))
+	return r
+}
+
+// TestHealthWithKafkaFrozen: a broker that takes requests and answers none holds
+// up no health endpoint. Nothing here waits for the broker: it is released only
+// after all have answered. The seed's /health took 271 ms since it asked its
+// dependencies.
+func TestHealthWithKafkaFrozen(t *testing.T) {
+	e := startEdge(t, newCluster(t), nil)
+	r := e.health(t, e.url)
+	require.Equal(t, "up", r.Status)
+	require.True(t, r.Ready)
+	asked, release := freeze(e)
+	defer release()
+	<-asked
+	for _, base := range []string{e.url, e.admin} {
+		status, _ := e.get(t, base+"/healthz")
+		require.Equal(t, http.StatusOK, status)
+		status, _ = e.get(t, base+"/readyz")
+		require.Contains(t, []int{http.StatusOK, http.StatusServiceUnavailable}, status)
+		r := e.health(t, base)
+		require.Equal(t, "kafka", r.Checks[0].Name)
+	}
+	require.Eventually(t, func() bool { // the hanging probe is seen, and in the end it is an error
+		c := e.health(t, e.url).Checks[0]
+		return c.Status == health.Down && c.Error != ""
+	}, 20*time.Second, 10*time.Millisecond)
+	release()
+	require.Eventually(t, func() bool { return e.health(t, e.url).Status == "up" }, 20*time.Second, 10*time.Millisecond)
+}
