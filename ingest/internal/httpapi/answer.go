@@ -1,11 +1,13 @@
 package httpapi
 
 import (
+	"errors"
 	"net/http"
 	"strconv"
 	"strings"
 
 	"sluice/ingest/internal/decode"
+	"sluice/ingest/internal/delivery"
 	"sluice/ingest/internal/problem"
 )
 
@@ -22,24 +24,18 @@ var jsonType = []string{decode.TypeJSON}
 // result is what became of a batch.
 type result struct {
 	items []item
-	errs  []error // of each record; nil when all have the same
-	whole error   // what all records have in common; nil for acknowledged
 
 	accepted, rejected, failed int
-	failedBy                   *problem.Kind // of the first that failed
+	stored, deduplicated       int   // of the accepted
+	failedBy                   error // of the first that failed
 }
 
-func (r *result) err(it *item) error {
-	if r.errs != nil {
-		return r.errs[it.record]
-	}
-	return r.whole
-}
-
-// status is 202 when all are accepted, 400 when all are rejected, 503 when none
-// is accepted and some failed, else 207.
+// status is 202 when all are accepted, or 200 when all are stored; 400 when all
+// are rejected, 503 when none is accepted and some failed, else 207.
 func (r *result) status() int {
 	switch {
+	case r.stored == len(r.items):
+		return http.StatusOK
 	case r.accepted == len(r.items):
 		return http.StatusAccepted
 	case r.accepted > 0:
@@ -64,7 +60,7 @@ func (r *result) count(m *metrics) {
 func (r *result) write(w http.ResponseWriter, minimal bool) {
 	status := r.status()
 	if status == http.StatusServiceUnavailable {
-		r.failedBy.SetHeader(w.Header())
+		retryLater(w.Header(), r.failedBy)
 	}
 	if minimal {
 		w.Header().Set("Preference-Applied", "return=minimal")
@@ -81,7 +77,9 @@ func (r *result) appendJSON(minimal bool) []byte {
 	dst := make([]byte, 0, size)
 	dst = append(dst, `{"accepted":`...)
 	dst = strconv.AppendInt(dst, int64(r.accepted), 10)
-	dst = append(dst, `,"deduplicated":0,"rejected":`...)
+	dst = append(dst, `,"deduplicated":`...)
+	dst = strconv.AppendInt(dst, int64(r.deduplicated), 10)
+	dst = append(dst, `,"rejected":`...)
 	dst = strconv.AppendInt(dst, int64(r.rejected), 10)
 	dst = append(dst, `,"failed":`...)
 	dst = strconv.AppendInt(dst, int64(r.failed), 10)
@@ -89,7 +87,7 @@ func (r *result) appendJSON(minimal bool) []byte {
 	first := true
 	for i := range r.items {
 		it := &r.items[i]
-		accepted := it.faults == nil && r.err(it) == nil
+		accepted := it.faults == nil && it.delivery.Err == nil
 		if accepted && minimal {
 			continue
 		}
@@ -101,9 +99,7 @@ func (r *result) appendJSON(minimal bool) []byte {
 		dst = strconv.AppendInt(dst, int64(i), 10)
 		switch {
 		case accepted:
-			dst = append(dst, `,"event_id":"`...)
-			dst = appendUUID(dst, it.id)
-			dst = append(dst, `","status":"queued"}`...)
+			dst = appendAccepted(dst, it.delivery)
 		case it.faults != nil:
 			dst = append(dst, `,"status":"rejected","error":`...)
 			dst = problem.AppendFaults(dst, it.faults)
@@ -113,6 +109,40 @@ func (r *result) appendJSON(minimal bool) []byte {
 		}
 	}
 	return append(dst, "]}"...)
+}
+
+// appendAccepted goes on with an accepted event's object, and ends it.
+func appendAccepted(dst []byte, d *delivery.Delivery) []byte {
+	dst = append(dst, `,"event_id":"`...)
+	dst = appendUUID(dst, d.ID)
+	dst = append(dst, `","status":"`...)
+	dst = append(dst, d.Status.String()...)
+	dst = append(dst, '"')
+	if d.Repeat {
+		dst = append(dst, `,"deduplicated":true`...)
+	}
+	if d.Conflict {
+		dst = append(dst, `,"conflict":true`...)
+	}
+	return append(dst, '}')
+}
+
+// acceptedStatus is what a single accepted event is answered with.
+func acceptedStatus(s delivery.Status) int {
+	if s == delivery.Stored {
+		return http.StatusOK
+	}
+	return http.StatusAccepted
+}
+
+// retryLater sets the headers of an answer that says, because of err, to try
+// again.
+func retryLater(h http.Header, err error) {
+	var later *delivery.LaterError
+	if errors.As(err, &later) {
+		h.Set("Retry-After", problem.Seconds(later.After))
+	}
+	failedKind(err).SetHeader(h)
 }
 
 // returnMinimal tells whether the request prefers return=minimal (RFC 7240,

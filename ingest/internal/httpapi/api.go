@@ -14,6 +14,7 @@ import (
 
 	"sluice/deploy/service"
 	"sluice/ingest/internal/decode"
+	"sluice/ingest/internal/delivery"
 	"sluice/ingest/internal/problem"
 	"sluice/schemas/event"
 )
@@ -21,7 +22,7 @@ import (
 // API is the edge's HTTP interface. It is safe for concurrent use.
 type API struct {
 	cfg     Config
-	log     Log
+	log     delivery.Log
 	logger  *slog.Logger
 	now     func() time.Time
 	metrics *metrics
@@ -35,7 +36,7 @@ type API struct {
 
 // New returns the interface in front of log. now is the clock by which events
 // are received.
-func New(cfg Config, log Log, now func() time.Time, logger *slog.Logger, reg *prometheus.Registry) (*API, error) {
+func New(cfg Config, log delivery.Log, now func() time.Time, logger *slog.Logger, reg *prometheus.Registry) (*API, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("limits: %w", err)
 	}

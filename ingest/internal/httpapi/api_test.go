@@ -21,7 +21,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/goleak"
 
-	"sluice/ingest/internal/produce"
+	"sluice/ingest/internal/delivery"
 )
 
 func TestMain(m *testing.M) {
@@ -31,12 +31,13 @@ func TestMain(m *testing.M) {
 
 // fakeLog answers as it is told to and keeps copies of what it was sent.
 type fakeLog struct {
-	answer func(n int) error
+	answer func([]*delivery.Delivery)
 	sent   []kgo.Record
 }
 
-func (l *fakeLog) Send(_ context.Context, records []*kgo.Record) error {
-	for _, r := range records {
+func (l *fakeLog) Send(_ context.Context, ds []*delivery.Delivery) bool {
+	for _, d := range ds {
+		r := &d.Record
 		c := *r
 		c.Key, c.Value = bytes.Clone(r.Key), bytes.Clone(r.Value)
 		c.Headers = nil
@@ -45,15 +46,34 @@ func (l *fakeLog) Send(_ context.Context, records []*kgo.Record) error {
 		}
 		l.sent = append(l.sent, c)
 	}
-	if l.answer == nil {
-		return nil
+	if l.answer != nil {
+		l.answer(ds)
 	}
-	return l.answer(len(records))
+	return true
+}
+
+// fates says of each delivery what the function at its place does.
+func fates(each ...func(*delivery.Delivery)) func([]*delivery.Delivery) {
+	return func(ds []*delivery.Delivery) {
+		for i, f := range each {
+			f(ds[i])
+		}
+	}
+}
+
+func queued(*delivery.Delivery)     {}
+func spooled(d *delivery.Delivery)  { d.Status = delivery.Spooled }
+func stored(d *delivery.Delivery)   { d.Status = delivery.Stored }
+func repeat(d *delivery.Delivery)   { d.Repeat = true }
+func conflict(d *delivery.Delivery) { d.Conflict = true }
+
+func fails(err error) func(*delivery.Delivery) {
+	return func(d *delivery.Delivery) { d.Err = err }
 }
 
 var clock = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 
-func newAPI(t *testing.T, log Log, change func(*Config)) (*API, http.Handler) {
+func newAPI(t *testing.T, log delivery.Log, change func(*Config)) (*API, http.Handler) {
 	t.Helper()
 	cfg := DefaultConfig()
 	if change != nil {
@@ -84,31 +104,36 @@ const (
 // TestAnswers pins every form of an answer, byte for byte: clients parse them.
 func TestAnswers(t *testing.T) {
 	const idOne, idTwo = "0515e8cf-37b8-84ef-9ead-e2ca0bcdd0dd", "a89c0bbc-544b-822d-bbc1-51aa72f973cb"
-	fails := func(errs ...error) func(int) error {
-		return func(int) error { return &produce.Failure{Errs: errs, Settled: true} }
-	}
-	whole := func(err error) func(int) error { return func(int) error { return err } }
 	const problemHead = `{"type":"urn:sluice:problem:`
 	rows := []struct {
 		name, path, body string
 		header           []string
-		log              func(int) error
+		log              func([]*delivery.Delivery)
 		status           int
 		want             string
 		retryAfter       string
 	}{
 		{"one", "", one, nil, nil, 202, `{"accepted":true,"event_id":"` + idOne + `","status":"queued"}`, ""},
+		{"one spooled", "", one, nil, fates(spooled), 202, `{"accepted":true,"event_id":"` + idOne + `","status":"spooled"}`, ""},
+		{"one stored", "", one, nil, fates(stored), 200, `{"accepted":true,"event_id":"` + idOne + `","status":"stored"}`, ""},
+		{"one again", "", one, nil, fates(repeat), 202, `{"accepted":true,"event_id":"` + idOne + `","status":"queued","deduplicated":true}`, ""},
+		{"one, in conflict", "", one, nil, fates(conflict), 202, `{"accepted":true,"event_id":"` + idOne + `","status":"queued","conflict":true}`, ""},
+		{"one, full until later", "", one, nil, fates(fails(&delivery.LaterError{Err: delivery.ErrFull, After: 6500 * time.Millisecond})), 503, problemHead + `overloaded","title":"The memory for requests in flight is in use","status":503,"detail":"too much waits for the log's acknowledgement already; send it again later","retryable":true}`, "7"},
+		{"batch, stored", "/batch", "[" + one + "," + two + "]", nil, fates(stored, stored), 200, `{"accepted":2,"deduplicated":0,"rejected":0,"failed":0,"items":[{"index":0,"event_id":"` + idOne + `","status":"stored"},{"index":1,"event_id":"` + idTwo + `","status":"stored"}]}`, ""},
+		{"batch, a repeat and a conflict", "/batch", "[" + one + "," + two + "]", nil, fates(repeat, conflict), 202, `{"accepted":2,"deduplicated":1,"rejected":0,"failed":0,"items":[{"index":0,"event_id":"` + idOne + `","status":"queued","deduplicated":true},{"index":1,"event_id":"` + idTwo + `","status":"queued","conflict":true}]}`, ""},
+		{"batch, some stored", "/batch", "[" + one + "," + two + "]", []string{"Prefer", "return=minimal"}, fates(stored, spooled), 202, `{"accepted":2,"deduplicated":0,"rejected":0,"failed":0,"items":[]}`, ""},
+		{"batch, full until later", "/batch", "[" + one + "]", nil, fates(fails(&delivery.LaterError{Err: delivery.ErrFull, After: time.Minute})), 503, `{"accepted":0,"deduplicated":0,"rejected":0,"failed":1,"items":[{"index":0,"status":"failed","retryable":true}]}`, "60"},
 		{"one rejected", "", bad, nil, nil, 400, problemHead + `invalid-event","title":"The event is not valid","status":400,"detail":"/source is empty (allowed: 1 to 512 bytes)","retryable":false,"error":[{"pointer":"/source","detail":"is empty","allowed":"1 to 512 bytes"}]}`, ""},
-		{"one, no acknowledgement", "", one, nil, fails(produce.ErrNoAck), 503, problemHead + `log-unavailable","title":"The log did not acknowledge in time","status":503,"detail":"the event may be in the log or not; sending it again is safe: it stays one event","retryable":true}`, "2"},
-		{"one, full", "", one, nil, whole(produce.ErrFull), 503, problemHead + `overloaded","title":"The memory for requests in flight is in use","status":503,"detail":"too much waits for the log's acknowledgement already; send it again later","retryable":true}`, "1"},
-		{"one, stopping", "", one, nil, whole(produce.ErrStopped), 503, problemHead + `stopping","title":"This edge is shutting down","status":503,"detail":"send it to another edge, or again later","retryable":true}`, "1"},
-		{"one, too large for the log", "", one, nil, fails(kerr.MessageTooLarge), 413, problemHead + `event-too-large","title":"The event has too many bytes","status":413,"detail":"the log takes no record of this size","retryable":false,"error":[{"pointer":"","detail":"is larger than the log takes"}]}`, ""},
+		{"one, no acknowledgement", "", one, nil, fates(fails(delivery.ErrNoAck)), 503, problemHead + `log-unavailable","title":"The log did not acknowledge in time","status":503,"detail":"the event may be in the log or not; sending it again is safe: it stays one event","retryable":true}`, "2"},
+		{"one, full", "", one, nil, fates(fails(delivery.ErrFull)), 503, problemHead + `overloaded","title":"The memory for requests in flight is in use","status":503,"detail":"too much waits for the log's acknowledgement already; send it again later","retryable":true}`, "1"},
+		{"one, stopping", "", one, nil, fates(fails(delivery.ErrStopped)), 503, problemHead + `stopping","title":"This edge is shutting down","status":503,"detail":"send it to another edge, or again later","retryable":true}`, "1"},
+		{"one, too large for the log", "", one, nil, fates(fails(kerr.MessageTooLarge)), 413, problemHead + `event-too-large","title":"The event has too many bytes","status":413,"detail":"the log takes no record of this size","retryable":false,"error":[{"pointer":"","detail":"is larger than the log takes"}]}`, ""},
 		{"batch", "/batch", "[" + one + "," + two + "]", nil, nil, 202, `{"accepted":2,"deduplicated":0,"rejected":0,"failed":0,"items":[{"index":0,"event_id":"` + idOne + `","status":"queued"},{"index":1,"event_id":"` + idTwo + `","status":"queued"}]}`, ""},
-		{"batch, mixed", "/batch", "[" + one + "," + bad + "," + two + "]", nil, fails(nil, produce.ErrNoAck), 207, `{"accepted":1,"deduplicated":0,"rejected":1,"failed":1,"items":[{"index":0,"event_id":"` + idOne + `","status":"queued"},{"index":1,"status":"rejected","error":[{"pointer":"/source","detail":"is empty","allowed":"1 to 512 bytes"}]},{"index":2,"status":"failed","retryable":true}]}`, ""},
-		{"batch, mixed, minimal", "/batch", "[" + one + "," + bad + "," + two + "]", []string{"Prefer", "return=minimal"}, fails(nil, produce.ErrNoAck), 207, `{"accepted":1,"deduplicated":0,"rejected":1,"failed":1,"items":[{"index":1,"status":"rejected","error":[{"pointer":"/source","detail":"is empty","allowed":"1 to 512 bytes"}]},{"index":2,"status":"failed","retryable":true}]}`, ""},
+		{"batch, mixed", "/batch", "[" + one + "," + bad + "," + two + "]", nil, fates(queued, fails(delivery.ErrNoAck)), 207, `{"accepted":1,"deduplicated":0,"rejected":1,"failed":1,"items":[{"index":0,"event_id":"` + idOne + `","status":"queued"},{"index":1,"status":"rejected","error":[{"pointer":"/source","detail":"is empty","allowed":"1 to 512 bytes"}]},{"index":2,"status":"failed","retryable":true}]}`, ""},
+		{"batch, mixed, minimal", "/batch", "[" + one + "," + bad + "," + two + "]", []string{"Prefer", "return=minimal"}, fates(queued, fails(delivery.ErrNoAck)), 207, `{"accepted":1,"deduplicated":0,"rejected":1,"failed":1,"items":[{"index":1,"status":"rejected","error":[{"pointer":"/source","detail":"is empty","allowed":"1 to 512 bytes"}]},{"index":2,"status":"failed","retryable":true}]}`, ""},
 		{"batch, all rejected", "/batch", "[" + bad + "]", nil, nil, 400, `{"accepted":0,"deduplicated":0,"rejected":1,"failed":0,"items":[{"index":0,"status":"rejected","error":[{"pointer":"/source","detail":"is empty","allowed":"1 to 512 bytes"}]}]}`, ""},
-		{"batch, rejected by the log", "/batch", "[" + one + "]", nil, fails(kerr.MessageTooLarge), 400, `{"accepted":0,"deduplicated":0,"rejected":1,"failed":0,"items":[{"index":0,"status":"rejected","error":[{"pointer":"","detail":"is larger than the log takes"}]}]}`, ""},
-		{"batch, away", "/batch", "[" + one + "," + bad + "]", nil, whole(produce.ErrAway), 503, `{"accepted":0,"deduplicated":0,"rejected":1,"failed":1,"items":[{"index":0,"status":"failed","retryable":true},{"index":1,"status":"rejected","error":[{"pointer":"/source","detail":"is empty","allowed":"1 to 512 bytes"}]}]}`, "2"},
+		{"batch, rejected by the log", "/batch", "[" + one + "]", nil, fates(fails(kerr.MessageTooLarge)), 400, `{"accepted":0,"deduplicated":0,"rejected":1,"failed":0,"items":[{"index":0,"status":"rejected","error":[{"pointer":"","detail":"is larger than the log takes"}]}]}`, ""},
+		{"batch, away", "/batch", "[" + one + "," + bad + "]", nil, fates(fails(delivery.ErrAway)), 503, `{"accepted":0,"deduplicated":0,"rejected":1,"failed":1,"items":[{"index":0,"status":"failed","retryable":true},{"index":1,"status":"rejected","error":[{"pointer":"/source","detail":"is empty","allowed":"1 to 512 bytes"}]}]}`, "2"},
 		{"batch, none", "/batch", "[]", nil, nil, 400, problemHead + `invalid-batch","title":"The body is not a batch of events","status":400,"detail":"holds no event (allowed: 1 to 100000 events)","retryable":false,"error":[{"pointer":"","detail":"holds no event","allowed":"1 to 100000 events"}]}`, ""},
 	}
 	for _, r := range rows {
@@ -149,38 +174,36 @@ func TestRecords(t *testing.T) {
 // TestMemoryIsNotReused: records that the log has not let go of keep their
 // bytes, whatever is posted afterwards.
 func TestMemoryIsNotReused(t *testing.T) {
-	var held []*kgo.Record
-	log := logFunc(func(_ context.Context, records []*kgo.Record) error {
-		held = append(held, records...)
-		errs := make([]error, len(records))
-		for i := range errs {
-			errs[i] = produce.ErrNoAck
-		}
-		return &produce.Failure{Errs: errs, Settled: false}
+	var held []*delivery.Delivery
+	log := logFunc(func(_ context.Context, ds []*delivery.Delivery) bool {
+		held = append(held, ds...)
+		delivery.Fail(ds, delivery.ErrNoAck)
+		return false
 	})
 	_, h := newAPI(t, log, nil)
 	for range 50 {
 		require.Equal(t, 503, post(h, "/api/events", one).Code)
 		require.Equal(t, 503, post(h, "/api/events/batch", "["+two+","+two+"]").Code)
 	}
-	for i, r := range held {
+	for i, d := range held {
 		want := "a%3Ab:t:u:2026-01-02T03:04:05.000000000Z"
 		if i%3 != 0 {
 			want = "é:t:u:2026-01-02T02:04:05.500000000Z"
 		}
-		require.Equal(t, want, string(r.Key))
-		require.True(t, bytes.HasPrefix(r.Value, []byte(`{"source":`)) && bytes.HasSuffix(r.Value, []byte("}}")), "%s", r.Value)
+		require.Equal(t, want, string(d.Record.Key))
+		value := d.Record.Value
+		require.True(t, bytes.HasPrefix(value, []byte(`{"source":`)) && bytes.HasSuffix(value, []byte("}}")), "%s", value)
 	}
 }
 
-type logFunc func(context.Context, []*kgo.Record) error
+type logFunc func(context.Context, []*delivery.Delivery) bool
 
-func (f logFunc) Send(ctx context.Context, r []*kgo.Record) error { return f(ctx, r) }
+func (f logFunc) Send(ctx context.Context, ds []*delivery.Delivery) bool { return f(ctx, ds) }
 
 // TestPanic: a handler that panics answers 500, is counted, and takes nothing
 // with it.
 func TestPanic(t *testing.T) {
-	a, h := newAPI(t, logFunc(func(context.Context, []*kgo.Record) error { panic("boom") }), nil)
+	a, h := newAPI(t, logFunc(func(context.Context, []*delivery.Delivery) bool { panic("boom") }), nil)
 	for _, path := range []string{"/api/events", "/api/events/batch"} {
 		body := one
 		if path != "/api/events" {
@@ -201,10 +224,10 @@ func TestPanic(t *testing.T) {
 // a 503, and everything is given back.
 func TestBudget(t *testing.T) {
 	release, entered := make(chan struct{}), make(chan struct{})
-	a, h := newAPI(t, logFunc(func(context.Context, []*kgo.Record) error {
+	a, h := newAPI(t, logFunc(func(context.Context, []*delivery.Delivery) bool {
 		entered <- struct{}{}
 		<-release
-		return nil
+		return true
 	}), func(c *Config) {
 		c.EventBytes, c.BodyBytes, c.BatchItems, c.InFlightBytes = 32<<10, 64<<10, 100, 1400<<10
 	})

@@ -8,12 +8,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"sluice/ingest/internal/decode"
+	"sluice/ingest/internal/delivery"
 	"sluice/ingest/internal/problem"
-	"sluice/ingest/internal/produce"
 	"sluice/schemas/event"
 )
 
@@ -28,8 +27,8 @@ const (
 
 // slab is memory for the records of a batch, their texts apart.
 type slab struct {
-	records [slabRecords]kgo.Record
-	headers [slabRecords * maxHeaders]kgo.RecordHeader
+	deliveries [slabRecords]delivery.Delivery
+	headers    [slabRecords * maxHeaders]kgo.RecordHeader
 }
 
 // memory keeps what the records of a batch were made of for the next.
@@ -62,8 +61,8 @@ type batch struct {
 	stamp   stamp
 	now     time.Time
 
-	items   []item
-	records []*kgo.Record // of the items that are valid, in their order
+	items []item
+	valid []*delivery.Delivery // of the items that are valid, in their order
 
 	memory *memory
 	slabs  []*slab
@@ -72,12 +71,11 @@ type batch struct {
 	text   []byte // the last of texts, as far as it is used
 }
 
-// item is what became of one item: rejected when it has faults, else the
-// record of that index, whose fate is errs[record] after sending.
+// item is what became of one item: rejected when it has faults, else what its
+// delivery says.
 type item struct {
-	id     uuid.UUID
-	faults []event.Fault
-	record int
+	faults   []event.Fault
+	delivery *delivery.Delivery
 }
 
 // postBatch takes many events: POST /api/events/batch.
@@ -99,14 +97,10 @@ func (a *API) postBatch(w http.ResponseWriter, r *http.Request) *problem.Error {
 	if perr := a.split(b, media, body.Bytes()); perr != nil {
 		return perr
 	}
-	var err error
-	if len(b.records) > 0 {
-		err = a.log.Send(r.Context(), b.records)
+	if len(b.valid) == 0 || a.log.Send(r.Context(), b.valid) {
+		defer b.release()
 	}
-	if settled(err) {
-		b.release()
-	}
-	result := b.result(err)
+	result := b.result()
 	result.count(a.metrics)
 	result.write(w, returnMinimal(r.Header))
 	return nil
@@ -160,12 +154,11 @@ func (b *batch) add(text []byte) bool {
 		return true
 	}
 	last := b.slabs[len(b.slabs)-1]
-	r, headers := &last.records[b.used], last.headers[b.used*maxHeaders:b.used*maxHeaders:(b.used+1)*maxHeaders]
+	d, headers := &last.deliveries[b.used], last.headers[b.used*maxHeaders:b.used*maxHeaders:(b.used+1)*maxHeaders]
 	b.used++
-	it := item{record: len(b.records)}
-	it.id, b.text = b.stamp.fill(r, &e, b.text, headers)
-	b.items = append(b.items, it)
-	b.records = append(b.records, r)
+	b.text = b.stamp.fill(d, &e, b.text, headers)
+	b.items = append(b.items, item{delivery: d})
+	b.valid = append(b.valid, d)
 	return true
 }
 
@@ -205,7 +198,7 @@ func (b *batch) release() {
 			b.memory.texts.Put((*[textBytes]byte)(t[:textBytes]))
 		}
 	}
-	b.records, b.slabs, b.texts, b.text = nil, nil, nil, nil
+	b.valid, b.slabs, b.texts, b.text = nil, nil, nil, nil
 }
 
 func (b *batch) take(n int64) bool {
@@ -216,28 +209,31 @@ func (b *batch) take(n int64) bool {
 	return true
 }
 
-// result puts together what became of each item, given what Send returned.
-func (b *batch) result(err error) *result {
-	res := &result{items: b.items, whole: err}
-	var f *produce.Failure
-	if errors.As(err, &f) {
-		res.errs, res.whole = f.Errs, nil
-	}
+// result puts together what became of each item.
+func (b *batch) result() *result {
+	res := &result{items: b.items}
 	for i := range res.items {
 		it := &res.items[i]
 		if it.faults != nil {
 			res.rejected++
 			continue
 		}
-		switch err := res.err(it); {
-		case err == nil:
+		d := it.delivery
+		switch {
+		case d.Err == nil:
 			res.accepted++
-		case produce.Permanent(err):
+			if d.Status == delivery.Stored {
+				res.stored++
+			}
+			if d.Repeat {
+				res.deduplicated++
+			}
+		case delivery.Permanent(d.Err):
 			it.faults = []event.Fault{logTooLarge()}
 			res.rejected++
 		default:
 			if res.failed++; res.failed == 1 {
-				res.failedBy = failedKind(err)
+				res.failedBy = d.Err
 			}
 		}
 	}

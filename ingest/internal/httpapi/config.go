@@ -3,11 +3,8 @@
 package httpapi
 
 import (
-	"context"
 	"errors"
 	"fmt"
-
-	"github.com/twmb/franz-go/pkg/kgo"
 
 	"sluice/ingest/internal/decode"
 	"sluice/ingest/internal/produce"
@@ -75,16 +72,4 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// Log takes records; [produce.Producer] is one.
-type Log interface {
-	// Send sends records in order and waits for their acknowledgement. It
-	// returns nil when all are acknowledged, [*produce.Failure] when some are
-	// not, any other error when none was sent.
-	Send(ctx context.Context, records []*kgo.Record) error
-}
-
-var (
-	_ Log = (*produce.Producer)(nil)
-
-	batchTypes = []string{decode.TypeJSON, decode.TypeNDJSON}
-)
+var batchTypes = []string{decode.TypeJSON, decode.TypeNDJSON}

@@ -8,8 +8,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"sluice/ingest/internal/decode"
+	"sluice/ingest/internal/delivery"
 	"sluice/ingest/internal/problem"
-	"sluice/ingest/internal/produce"
 	"sluice/schemas/event"
 )
 
@@ -18,19 +18,19 @@ const headerClientEventID = "X-Event-Id"
 
 // single is the memory that one post of one event needs, kept for the next.
 type single struct {
-	decoder *event.Decoder
-	record  kgo.Record
-	records [1]*kgo.Record
-	headers [maxHeaders]kgo.RecordHeader
-	text    []byte
-	answer  []byte
+	decoder    *event.Decoder
+	delivery   delivery.Delivery
+	deliveries [1]*delivery.Delivery
+	headers    [maxHeaders]kgo.RecordHeader
+	text       []byte
+	answer     []byte
 }
 
 func (a *API) single() *single {
 	s, ok := a.singles.Get().(*single)
 	if !ok {
 		s = &single{decoder: event.NewDecoder(a.cfg.Event)}
-		s.records[0] = &s.record
+		s.deliveries[0] = &s.delivery
 	}
 	return s
 }
@@ -61,21 +61,16 @@ func (a *API) postEvent(w http.ResponseWriter, r *http.Request) *problem.Error {
 	if need := textBound(&e); cap(s.text) < need {
 		s.text = make([]byte, 0, need)
 	}
-	id, text := newStamp(r.Header, received).fill(&s.record, &e, s.text[:0], s.headers[:0])
-	s.text = text
-
-	err := a.log.Send(r.Context(), s.records[:])
-	if settled(err) {
-		defer a.singles.Put(s) // else the client still holds its memory
+	s.text = newStamp(r.Header, received).fill(&s.delivery, &e, s.text[:0], s.headers[:0])
+	if a.log.Send(r.Context(), s.deliveries[:]) {
+		defer a.singles.Put(s) // else someone still holds its memory
 	}
-	if err != nil {
+	if err := s.delivery.Err; err != nil {
 		return a.sendProblem(err)
 	}
 	a.metrics.events.accepted.Inc()
-	s.answer = append(s.answer[:0], `{"accepted":true,"event_id":"`...)
-	s.answer = appendUUID(s.answer, id)
-	s.answer = append(s.answer, `","status":"queued"}`...)
-	writeJSON(w, http.StatusAccepted, s.answer)
+	s.answer = appendAccepted(append(s.answer[:0], `{"accepted":true`...), &s.delivery)
+	writeJSON(w, acceptedStatus(s.delivery.Status), s.answer)
 	return nil
 }
 
@@ -113,25 +108,21 @@ func places(faults []event.Fault) string {
 	return strconv.Itoa(len(faults)) + " faults, listed under error"
 }
 
-// settled tells whether Send, having returned err, has let go of its records.
-func settled(err error) bool {
-	var f *produce.Failure
-	return !errors.As(err, &f) || f.Settled
-}
-
-// sendProblem is the problem of a single event that Send failed with err.
+// sendProblem is the problem of a single event that was not accepted because of
+// err.
 func (a *API) sendProblem(err error) *problem.Error {
-	var f *produce.Failure
-	if errors.As(err, &f) {
-		err = f.Errs[0]
-	}
-	if produce.Permanent(err) {
+	if delivery.Permanent(err) {
 		a.metrics.events.rejected.Inc()
 		return problem.New(problem.EventTooLarge, "the log takes no record of this size", logTooLarge())
 	}
 	a.metrics.events.failed.Inc()
 	kind := failedKind(err)
-	return problem.New(kind, failedDetail[kind])
+	perr := problem.New(kind, failedDetail[kind])
+	var later *delivery.LaterError
+	if errors.As(err, &later) {
+		perr = perr.With("Retry-After", problem.Seconds(later.After))
+	}
+	return perr
 }
 
 func logTooLarge() event.Fault {
@@ -141,9 +132,9 @@ func logTooLarge() event.Fault {
 // failedKind is the problem that a record not acknowledged is to its sender.
 func failedKind(err error) *problem.Kind {
 	switch {
-	case errors.Is(err, produce.ErrFull):
+	case errors.Is(err, delivery.ErrFull):
 		return problem.Overloaded
-	case errors.Is(err, produce.ErrStopped), errors.Is(err, kgo.ErrClientClosed):
+	case errors.Is(err, delivery.ErrStopped), errors.Is(err, kgo.ErrClientClosed):
 		return problem.Stopping
 	}
 	return problem.LogUnavailable

@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"sluice/ingest/internal/delivery"
 	"sluice/schemas/event"
 	"sluice/schemas/topic"
 )
@@ -52,10 +53,10 @@ func textBound(e *event.Event) int {
 	return 3*tuple + 6*(tuple+len(e.ClientEventID)) + len(e.Payload) + names + times + hashes
 }
 
-// fill makes r the record of e. Its bytes are appended to text, whose extended
-// form is returned; text must have room for them ([textBound]), and headers,
-// which must be empty, for maxHeaders.
-func (s stamp) fill(r *kgo.Record, e *event.Event, text []byte, headers []kgo.RecordHeader) (uuid.UUID, []byte) {
+// fill makes d the delivery of e. The record's bytes are appended to text, whose
+// extended form is returned; text must have room for them ([textBound]), and
+// headers, which must be empty, for maxHeaders.
+func (s stamp) fill(d *delivery.Delivery, e *event.Event, text []byte, headers []kgo.RecordHeader) []byte {
 	cut := func(from int) []byte { return text[from:len(text):len(text)] }
 	at := len(text)
 	text = e.AppendKey(text)
@@ -76,8 +77,11 @@ func (s stamp) fill(r *kgo.Record, e *event.Event, text []byte, headers []kgo.Re
 	if s.traceparent != nil {
 		headers = append(headers, kgo.RecordHeader{Key: topic.HeaderTraceparent, Value: s.traceparent})
 	}
-	*r = kgo.Record{Key: key, Value: value, Headers: headers, Timestamp: s.received}
-	return id, text
+	*d = delivery.Delivery{
+		Record: kgo.Record{Key: key, Value: value, Headers: headers, Timestamp: s.received},
+		ID:     id, Hash: hash,
+	}
+	return text
 }
 
 // appendUUID appends the usual 36 characters of id.

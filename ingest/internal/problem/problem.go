@@ -55,10 +55,16 @@ func (e *Error) Write(w http.ResponseWriter) error {
 	return err
 }
 
-// SetHeader sets the headers that the kind itself asks for.
+// Seconds is what Retry-After says of d: whole seconds, rounded up, at least one.
+func Seconds(d time.Duration) string {
+	return strconv.Itoa(max(1, int((d+time.Second-1)/time.Second)))
+}
+
+// SetHeader sets the headers that the kind itself asks for; a Retry-After that
+// is set already stands.
 func (k *Kind) SetHeader(h http.Header) {
-	if k.RetryAfter > 0 {
-		h.Set("Retry-After", strconv.Itoa(int((k.RetryAfter+time.Second-1)/time.Second)))
+	if k.RetryAfter > 0 && h["Retry-After"] == nil {
+		h.Set("Retry-After", Seconds(k.RetryAfter))
 	}
 	if k.Close {
 		h.Set("Connection", "close")

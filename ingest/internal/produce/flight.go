@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"sluice/ingest/internal/delivery"
 )
 
 // flight follows the records of one Send until each is settled: one waiter,
@@ -23,7 +25,7 @@ type flight struct {
 }
 
 // pending is the state of a record that is not settled.
-var pending = ErrNoAck
+var pending = delivery.ErrNoAck
 
 func (p *Producer) flight(n int, bytes int64) *flight {
 	f, ok := (*flight)(nil), false
@@ -73,22 +75,13 @@ func (f *flight) settle(i int, err error) {
 	}
 }
 
-// failed returns the state of the records when all are settled, nil when all
-// are acknowledged.
-func (f *flight) failed() []error {
-	for _, err := range f.state {
-		if err != nil {
-			errs := make([]error, len(f.state))
-			copy(errs, f.state)
-			return errs
-		}
-	}
-	return nil
-}
-
-// soFar is failed at a moment when some records may be pending.
-func (f *flight) soFar() []error {
+// tell says in ds what became of each record until now, and returns whether all
+// are settled.
+func (f *flight) tell(ds []*delivery.Delivery) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.failed()
+	for i, d := range ds {
+		d.Err, d.Status = f.state[i], delivery.Queued
+	}
+	return f.left == 0
 }

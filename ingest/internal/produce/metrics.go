@@ -1,9 +1,9 @@
 package produce
 
 import (
-	"errors"
-
 	"github.com/prometheus/client_golang/prometheus"
+
+	"sluice/ingest/internal/delivery"
 )
 
 type metrics struct {
@@ -40,18 +40,11 @@ func newMetrics(reg *prometheus.Registry, p *Producer) *metrics {
 }
 
 // count counts what a Send came to.
-func (m *metrics) count(err error) {
-	if err == nil {
-		return
-	}
-	var f *Failure
-	if errors.As(err, &f) {
-		for _, e := range f.Errs {
-			if e != nil {
-				err = e
-				break
-			}
+func (m *metrics) count(ds []*delivery.Delivery) {
+	for _, d := range ds {
+		if d.Err != nil {
+			m.failures[reason(d.Err)].Inc()
+			return
 		}
 	}
-	m.failures[reason(err)].Inc()
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"sluice/ingest/internal/delivery"
 )
 
 // RecordOverheadBytes is what a record counts for beyond its key, value and
@@ -54,61 +56,62 @@ func New(cfg Config, log *slog.Logger, reg *prometheus.Registry, common ...kgo.O
 	return p, nil
 }
 
-// Send sends records, in order, and waits until the log has acknowledged them
-// all. ctx and Config.AckTimeout bound the wait, not the sending: a record once
-// sent is tried on, whoever leaves.
+// Send is [delivery.Log]'s: it writes to the log and nowhere else. Besides ctx,
+// Config.AckTimeout bounds the wait.
 //
-// It returns nil when all are acknowledged; [ErrFull], [ErrAway] or [ErrStopped]
-// at once when none was sent; otherwise a [*Failure]. The records must not be
-// changed until then, nor after a Failure that is not Settled.
-func (p *Producer) Send(ctx context.Context, records []*kgo.Record) error {
-	err := p.send(ctx, records)
-	p.metrics.count(err)
-	return err
+// Err is nil when the log has acknowledged the record; [delivery.ErrFull],
+// [delivery.ErrAway] or [delivery.ErrStopped] of all, at once, when none was
+// sent; [delivery.ErrNoAck], or the log's own error.
+func (p *Producer) Send(ctx context.Context, ds []*delivery.Delivery) (settled bool) {
+	settled = p.send(ctx, ds)
+	p.metrics.count(ds)
+	return settled
 }
 
-func (p *Producer) send(ctx context.Context, records []*kgo.Record) error {
-	if p.stopped.Load() {
-		return ErrStopped
-	}
-	if why := p.away.Load(); why != nil {
-		return fmt.Errorf("%w: %w", ErrAway, *why)
-	}
+func (p *Producer) send(ctx context.Context, ds []*delivery.Delivery) bool {
 	size := int64(0)
-	for i := range records {
-		size += recordBytes(records[i])
+	for _, d := range ds {
+		size += recordBytes(&d.Record)
 	}
-	if held := p.held.Add(size); held > p.cfg.BufferBytes && held != size {
-		p.held.Add(-size)
-		return ErrFull
+	if err := p.admit(size); err != nil {
+		delivery.Fail(ds, err)
+		return true
 	}
 	begin := time.Now()
-	f := p.flight(len(records), size)
+	f := p.flight(len(ds), size)
 	// Cancelling a record's context fails others of its partition, too.
 	detached := context.WithoutCancel(ctx)
-	for i := range records {
-		p.client.Produce(detached, records[i], f.promise(i))
+	for i, d := range ds {
+		p.client.Produce(detached, &d.Record, f.promise(i))
 	}
 	f.timer.Reset(p.cfg.AckTimeout)
 	select {
 	case <-f.done:
 		f.timer.Stop()
 		p.metrics.acked.Observe(time.Since(begin).Seconds())
-		errs := f.failed()
+		f.tell(ds)
 		p.recycle(f)
-		if errs == nil {
-			return nil
-		}
-		return &Failure{Errs: errs, Settled: true}
+		return true
 	case <-f.timer.C:
 	case <-ctx.Done():
 		f.timer.Stop()
 	}
-	errs := f.soFar()
-	if errs == nil {
-		return nil
+	return f.tell(ds)
+}
+
+// admit takes size bytes of the buffer, or says why not.
+func (p *Producer) admit(size int64) error {
+	if p.stopped.Load() {
+		return delivery.ErrStopped
 	}
-	return &Failure{Errs: errs}
+	if why := p.away.Load(); why != nil {
+		return fmt.Errorf("%w: %w", delivery.ErrAway, *why)
+	}
+	if held := p.held.Add(size); held > p.cfg.BufferBytes && held != size {
+		p.held.Add(-size)
+		return delivery.ErrFull
+	}
+	return nil
 }
 
 func recordBytes(r *kgo.Record) int64 {

@@ -2,7 +2,6 @@ package produce
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -19,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
+	"sluice/ingest/internal/delivery"
 	"sluice/schemas/event"
 )
 
@@ -61,12 +61,19 @@ func start(t *testing.T, change func(*Config)) (*Producer, *kfake.Cluster) {
 	return p, cluster
 }
 
-func some(n int) []*kgo.Record {
-	out := make([]*kgo.Record, n)
+func some(n int) []*delivery.Delivery {
+	out := make([]*delivery.Delivery, n)
 	for i := range out {
-		out[i] = &kgo.Record{Key: []byte{byte(i)}, Value: []byte("value"), Timestamp: time.UnixMilli(1)} // long ago: it must not matter
+		out[i] = &delivery.Delivery{Record: kgo.Record{Key: []byte{byte(i)}, Value: []byte("value"), Timestamp: time.UnixMilli(1)}} // long ago: it must not matter
 	}
 	return out
+}
+
+// sendOne sends one record and returns its error.
+func sendOne(t *testing.T, p *Producer) error {
+	ds := some(1)
+	require.True(t, p.Send(context.Background(), ds), "nothing was sent")
+	return ds[0].Err
 }
 
 // TestEverySendSettlesOnce: under a storm of faults every Send returns once, is
@@ -87,24 +94,15 @@ func TestEverySendSettlesOnce(t *testing.T) {
 		wg.Go(func() {
 			for i := range 12 {
 				size := 1 + i%3
-				err := p.Send(context.Background(), some(size))
-				var f *Failure
-				switch {
-				case err == nil:
-					acked.Add(int64(size))
-				case errors.As(err, &f):
-					require.Len(t, f.Errs, size)
-					for _, err := range f.Errs {
-						if err == nil {
-							acked.Add(1)
-						} else {
-							failed.Add(1)
-							require.False(t, Permanent(err), "%v", err)
-						}
+				ds := some(size)
+				p.Send(context.Background(), ds)
+				for _, d := range ds {
+					if d.Err == nil {
+						acked.Add(1)
+					} else {
+						failed.Add(1)
+						require.False(t, delivery.Permanent(d.Err), "%v", d.Err)
 					}
-				default:
-					failed.Add(int64(size))
-					require.ErrorIs(t, err, ErrAway)
 				}
 			}
 		})
@@ -125,16 +123,16 @@ func TestSendErrors(t *testing.T) {
 	t.Run("not seen yet", func(t *testing.T) {
 		p, err := New(DefaultConfig(topicName), slog.New(slog.DiscardHandler), prometheus.NewRegistry(), kgo.SeedBrokers("127.0.0.1:1"))
 		require.NoError(t, err)
-		require.ErrorIs(t, p.Send(context.Background(), some(1)), ErrAway)
+		require.ErrorIs(t, sendOne(t, p), delivery.ErrAway)
 		require.ErrorContains(t, p.Ready(), "not been reached yet")
 		require.NoError(t, p.Stop(context.Background()))
-		require.ErrorIs(t, p.Send(context.Background(), some(1)), ErrStopped)
-		require.ErrorIs(t, p.Ready(), ErrStopped)
+		require.ErrorIs(t, sendOne(t, p), delivery.ErrStopped)
+		require.ErrorIs(t, p.Ready(), delivery.ErrStopped)
 	})
 	t.Run("full", func(t *testing.T) {
 		p, _ := start(t, func(c *Config) { c.BufferBytes = BatchBytes })
 		p.held.Add(BatchBytes)
-		require.ErrorIs(t, p.Send(context.Background(), some(1)), ErrFull)
+		require.ErrorIs(t, sendOne(t, p), delivery.ErrFull)
 		require.Equal(t, int64(BatchBytes), p.held.Load(), "what was refused is still counted")
 		var m dto.Metric
 		require.NoError(t, p.metrics.failures["buffer_full"].Write(&m))
@@ -143,7 +141,11 @@ func TestSendErrors(t *testing.T) {
 	})
 	t.Run("one larger than the bound passes alone", func(t *testing.T) {
 		p, _ := start(t, func(c *Config) { c.BufferBytes = BatchBytes })
-		require.NoError(t, p.Send(context.Background(), some(2*BatchBytes/RecordOverheadBytes)))
+		ds := some(2 * BatchBytes / RecordOverheadBytes)
+		require.True(t, p.Send(context.Background(), ds))
+		for _, d := range ds {
+			require.NoError(t, d.Err)
+		}
 		require.Zero(t, p.held.Load())
 	})
 	t.Run("no answer", func(t *testing.T) {
@@ -153,10 +155,11 @@ func TestSendErrors(t *testing.T) {
 			cluster.SleepControl(func() { <-release })
 			return nil, nil, false
 		})
-		var f *Failure
-		require.ErrorAs(t, p.Send(context.Background(), some(3)), &f)
-		require.False(t, f.Settled)
-		require.Equal(t, []error{ErrNoAck, ErrNoAck, ErrNoAck}, f.Errs)
+		ds := some(3)
+		require.False(t, p.Send(context.Background(), ds))
+		for _, d := range ds {
+			require.ErrorIs(t, d.Err, delivery.ErrNoAck)
+		}
 		require.Positive(t, p.held.Load(), "still in the client's hands")
 		close(release)
 		require.Eventually(t, func() bool { return p.held.Load() == 0 }, 10*time.Second, time.Millisecond)
@@ -171,35 +174,28 @@ func TestSendErrors(t *testing.T) {
 		})
 		ctx, cancel := context.WithCancel(context.Background())
 		go func() { <-come; cancel() }()
-		var f *Failure
-		require.ErrorAs(t, p.Send(ctx, some(1)), &f)
-		require.ErrorIs(t, f.Errs[0], ErrNoAck)
+		ds := some(1)
+		require.False(t, p.Send(ctx, ds))
+		require.ErrorIs(t, ds[0].Err, delivery.ErrNoAck)
 		close(release)
 		require.Eventually(t, func() bool { return p.held.Load() == 0 }, 10*time.Second, time.Millisecond, "the record was sent on")
 	})
 	t.Run("too large", func(t *testing.T) {
 		p, _ := start(t, nil)
-		records := some(2)
-		records[1].Value = make([]byte, BatchBytes+1)
-		var f *Failure
-		require.ErrorAs(t, p.Send(context.Background(), records), &f)
-		require.True(t, f.Settled)
-		require.NoError(t, f.Errs[0])
-		require.True(t, Permanent(f.Errs[1]), "%v", f.Errs[1])
-		require.ErrorContains(t, f, "1 of 2")
+		ds := some(2)
+		ds[1].Record.Value = make([]byte, BatchBytes+1)
+		require.True(t, p.Send(context.Background(), ds))
+		require.NoError(t, ds[0].Err)
+		require.True(t, delivery.Permanent(ds[1].Err), "%v", ds[1].Err)
 	})
 }
 
-// TestPermanent: of what Kafka can answer, only size is for good.
-func TestPermanent(t *testing.T) {
+// TestReason: every error that Kafka can give has a reason of the closed set.
+func TestReason(t *testing.T) {
 	for code := int16(1); code < 130; code++ {
-		err := kerr.ErrorForCode(code)
-		want := errors.Is(err, kerr.MessageTooLarge) || errors.Is(err, kerr.RecordListTooLarge)
-		require.Equal(t, want, Permanent(err), "%v", err)
-		require.Contains(t, reasons, reason(err))
+		require.Contains(t, reasons, reason(kerr.ErrorForCode(code)))
 	}
-	for _, err := range []error{ErrFull, ErrAway, ErrStopped, ErrNoAck, kgo.ErrClientClosed, kgo.ErrRecordTimeout, kgo.ErrRecordRetries, kgo.ErrMaxBuffered, context.Canceled} {
-		require.False(t, Permanent(err), "%v", err)
+	for _, err := range []error{delivery.ErrFull, delivery.ErrAway, delivery.ErrStopped, delivery.ErrNoAck, kgo.ErrClientClosed, kgo.ErrRecordTimeout, kgo.ErrRecordRetries, kgo.ErrMaxBuffered, context.Canceled} {
 		require.Contains(t, reasons, reason(err))
 	}
 }
@@ -208,9 +204,11 @@ func TestPermanent(t *testing.T) {
 // contract says, and keeps the time it was given.
 func TestPartitioner(t *testing.T) {
 	p, _ := start(t, nil)
-	records := some(50)
-	require.NoError(t, p.Send(context.Background(), records))
-	for _, r := range records {
+	ds := some(50)
+	require.True(t, p.Send(context.Background(), ds))
+	for _, d := range ds {
+		r := &d.Record
+		require.NoError(t, d.Err)
 		require.Equal(t, event.Partition(r.Key, 2), r.Partition)
 		require.Equal(t, time.UnixMilli(1), r.Timestamp)
 	}

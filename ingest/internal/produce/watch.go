@@ -8,6 +8,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"sluice/ingest/internal/delivery"
 )
 
 // probeTimeout bounds one probe. It leaves time for one seed broker that does
@@ -70,7 +72,7 @@ func (p *Producer) probe(ctx context.Context) error {
 // Ready tells, without asking anyone, why a record could not be sent now.
 func (p *Producer) Ready() error {
 	if p.stopped.Load() {
-		return ErrStopped
+		return delivery.ErrStopped
 	}
 	if why := p.away.Load(); why != nil {
 		return *why
