@@ -35,13 +35,15 @@ const (
 	FaultTime         FaultKind = "bad_time"       // not an RFC 3339 date-time
 	FaultTimeRange    FaultKind = "time_range"     // a time too early or too late
 	FaultMismatch     FaultKind = "mismatch"       // two places that contradict each other
+	FaultSchema       FaultKind = "schema"         // not what the type's registered schema allows
+	FaultNotAllowed   FaultKind = "not_allowed"    // a source that the sender's key is not for
 )
 
 // FaultKinds lists them all.
 func FaultKinds() []FaultKind {
 	return []FaultKind{
 		FaultMalformed, FaultRepeatedName, FaultTooDeep, FaultTooLarge, FaultMissing, FaultUnknown,
-		FaultType, FaultLength, FaultCharacter, FaultTime, FaultTimeRange, FaultMismatch,
+		FaultType, FaultLength, FaultCharacter, FaultTime, FaultTimeRange, FaultMismatch, FaultSchema, FaultNotAllowed,
 	}
 }
 
