@@ -99,7 +99,7 @@ chaos: build engine ## break everything at random, ROUNDS= times or for TIME= (S
 bench: engine ## benchmarks, each beside its floor (TIME= a benchmark, default 1s)
 	go test -run '^$$' -bench . -benchmem $(if $(TIME),-benchtime $(TIME)) ./ingest/... ./consumer/... ./schemas/...
 
-bench-system: build engine ## all of it as processes: INSERTs, freshness, backlog, take-over, backfill (BROKER=apache, ARGS="freshness")
+bench-system: build engine ## all of it as processes: posts, INSERTs, freshness, backlog, take-over (BROKER=apache, ARGS="posts steady")
 	@BROKER='$(BROKER)' go run ./deploy/bench $(ARGS)
 
 # Java and Maven are needed. All runs take half an hour or so; MODEL= names some.

@@ -159,6 +159,8 @@ type experiment struct {
 
 func experiments() []experiment {
 	return []experiment{
+		{"posts", "single posts, 32 clients in a closed loop, beside what the edge stands on and replaces", posts},
+		{"steady", "single posts, 1,000 a second in an open loop", steady},
 		{"inserts", "INSERTs a second, parts and freshness by partitions, consumers and rate", inserts},
 		{"freshness", "from a POST to the query that sees its row, at 1,000 posts a second", freshness},
 		{"backlog", "2 million records waiting: rate, memory, and a live partition meanwhile", backlog},
