@@ -17,10 +17,11 @@ type Backoff struct {
 	StartTries int
 }
 
-// DefaultBackoff waits 200 ms to 10 s, and gives up at the third death at the
-// start.
+// DefaultBackoff waits 200 ms to 2 s, and gives up at the third death at the
+// start. (With 10 s, someone who killed a program every few seconds to see what
+// became of the events saw mostly programs that were waiting to be started.)
 func DefaultBackoff() Backoff {
-	return Backoff{First: 200 * time.Millisecond, Most: 10 * time.Second, Calm: 30 * time.Second, StartTries: 3}
+	return Backoff{First: 200 * time.Millisecond, Most: 2 * time.Second, Calm: 30 * time.Second, StartTries: 3}
 }
 
 // Keeper keeps one program running.
