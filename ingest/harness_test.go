@@ -79,7 +79,7 @@ func launchEdge(t testing.TB, brokers []string, change func(*config)) *edge {
 	require.NoError(t, cfg.validate())
 	ctx, stop := context.WithCancel(context.Background())
 	e := &edge{stop: stop, ended: make(chan error, 1), log: new(lockedBuffer)}
-	e.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+	e.client = &http.Client{Transport: judge{t, &http.Transport{MaxIdleConnsPerHost: 64, ExpectContinueTimeout: time.Second}}}
 	listening := make(chan struct{})
 	go func() {
 		logger := slog.New(slog.NewTextHandler(e.log, nil))

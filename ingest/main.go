@@ -69,6 +69,7 @@ is answered once the log has acknowledged it.
   POST /api/events/batch  many: a JSON array, or application/x-ndjson
   GET  /healthz, /readyz  alive; able to take events
   GET  /health            how the things are that it depends on
+  GET  /docs, /openapi.yaml  the contract, for people and for tools
 
 Configuration: defaults, then the YAML file of --config, then environment
 variables (kafka.brokers is SLUICE_KAFKA_BROKERS), then flags; each overrides

@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"strconv"
-	"strings"
 	"sync"
 	"testing"
 
@@ -131,32 +129,4 @@ func TestOpenAPIListsEveryProblem(t *testing.T) {
 		list("components/responses/"+name, "", r.(map[string]any))
 	}
 	require.Len(t, listed, len(table), "problems that no answer lists")
-}
-
-// TestOpenAPIExamples posts each request that the document shows and sees that
-// it is answered as the document says.
-func TestOpenAPIExamples(t *testing.T) {
-	doc, err := contract()
-	require.NoError(t, err)
-	e := startEdge(t, newCluster(t), nil)
-	posted := 0
-	for path, item := range at(t, doc, "paths") {
-		op, ok := item.(map[string]any)["post"].(map[string]any)
-		if !ok {
-			continue
-		}
-		for media, content := range at(t, op, "requestBody", "content") {
-			examples, _ := content.(map[string]any)["examples"].(map[string]any)
-			for name, example := range examples {
-				body, err := json.Marshal(example.(map[string]any)["value"])
-				require.NoError(t, err)
-				a := e.post(t, path, body, "Content-Type", media)
-				require.Equal(t, http.StatusAccepted, a.status, "%s: %s", name, a.body)
-				schema := at(t, op, "responses", "202", "content", "application/json", "schema")["$ref"].(string)
-				conform(t, schema[strings.LastIndexByte(schema, '/')+1:], a.body)
-				posted++
-			}
-		}
-	}
-	require.GreaterOrEqual(t, posted, 2)
 }

@@ -16,7 +16,9 @@ import (
 	"sluice/deploy/service"
 	"sluice/ingest/internal/health"
 	"sluice/ingest/internal/httpapi"
+	"sluice/ingest/internal/page"
 	"sluice/ingest/internal/produce"
+	"sluice/schemas"
 )
 
 // serve runs the edge until ctx ends, then stops in order: readiness off, a
@@ -39,6 +41,10 @@ func serve(ctx context.Context, cfg config, log *slog.Logger, listening func(eve
 	if err != nil {
 		return errors.Join(err, stopProducer())
 	}
+	pages, err := page.Documents(schemas.OpenAPI)
+	if err != nil {
+		return errors.Join(err, stopProducer())
+	}
 	events, err := service.Listen(ctx, cfg.HTTP.Address, "http.address")
 	if err != nil {
 		return errors.Join(err, stopProducer())
@@ -52,6 +58,7 @@ func serve(ctx context.Context, cfg config, log *slog.Logger, listening func(eve
 	}
 
 	board := health.NewBoard(log, reg)
+	pages["/health"] = board.Handler()
 	board.Add(health.Check{Name: "kafka", Probe: producer.Check, Every: cfg.Produce.ProbeInterval, Timeout: produce.CheckTimeout, Takes: true})
 	// Each part has a context of its own, so that they end in order; one that
 	// fails ends all.
@@ -88,7 +95,7 @@ func serve(ctx context.Context, cfg config, log *slog.Logger, listening func(eve
 	})
 	start(&eventsDone, func() error {
 		limited := netutil.LimitListener(events, cfg.HTTP.MaxConnections)
-		return service.Serve(eventsCtx, limited, server(cfg.HTTP, api.Handler(board.Ready, map[string]http.Handler{"/health": board.Handler()})), cfg.Shutdown.Drain, log)
+		return service.Serve(eventsCtx, limited, server(cfg.HTTP, api.Handler(board.Ready, pages)), cfg.Shutdown.Drain, log)
 	})
 	log.Info("listening", "events", events.Addr().String(), "admin", admin.Addr().String(), "brokers", cfg.Kafka.Brokers, "topic", cfg.Kafka.Topic)
 

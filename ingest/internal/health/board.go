@@ -53,19 +53,9 @@ type Board struct {
 }
 
 // NewBoard returns a board without checks. Changes are logged to log; reg has
-// a gauge of readiness, and two for each check.
+// two gauges for each check.
 func NewBoard(log *slog.Logger, reg prometheus.Registerer) *Board {
-	b := &Board{log: log, reg: reg, begun: time.Now()}
-	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "sluice_ingest_ready",
-		Help: "1 while the edge can take events, as /readyz says, else 0.",
-	}, func() float64 {
-		if b.Ready() == nil {
-			return 1
-		}
-		return 0
-	}))
-	return b
+	return &Board{log: log, reg: reg, begun: time.Now()}
 }
 
 // check is a Check and what is known.
