@@ -125,6 +125,9 @@ func consumeTopic(ctx context.Context, cfg config, log *slog.Logger, mon *monito
 	sheet := balance.New(balance.Config{}, st.Conn(), mon.Registerer(), log)
 	defer sheet.Close()
 	tasks.Go(func() { sheet.Run(owning) })
+	lag := mon.NewLag(monitor.LagConfig{Topic: cfg.Kafka.Topic, Group: cfg.Group.ID}, k.Admin(), log)
+	defer lag.Close()
+	tasks.Go(func() { lag.Run(owning) })
 
 	budget := rate.NewLimiter(rate.Limit(cfg.Budget.InsertsPerSecond), max(1, int(cfg.Budget.InsertsPerSecond/4)))
 	keys := index.NewBudget(cfg.Index.Bytes, cfg.Index.Loads)

@@ -36,6 +36,15 @@ const (
 	Balance         = "balance"
 	EventsPerMinute = "events_per_minute"
 	EventsPerHour   = "events_per_hour"
+	EventsPerDay    = "events_per_day"
+	// DailyActives counts a day's actors over all sources, SourceDailyActives
+	// those of each source.
+	DailyActives       = "events_daily_actives"
+	SourceDailyActives = "source_daily_actives"
+	// EventsPhysical is Events without FINAL: right while EventsGuard says that
+	// no record is stored twice.
+	EventsPhysical = "events_physical"
+	EventsGuard    = "events_guard"
 )
 
 // InsertSettings returns the settings that go with every INSERT into

@@ -58,6 +58,10 @@ func New(reg prometheus.Registerer) *Monitor {
 		waiting: map[int32]error{},
 		owned:   map[int32]int64{},
 	}
+	// Every fate has a series from the start: a first dead letter is an increase.
+	for _, fate := range []dedup.Fate{dedup.Row, dedup.Duplicate, dedup.Conflict, dedup.DeadLetter, dedup.Forwarded, dedup.Lost, dedup.Cut} {
+		m.records.WithLabelValues(string(fate))
+	}
 	reg.MustRegister(m.records, m.rows, m.batches, m.next, m.halted, m.doctor)
 	return m
 }

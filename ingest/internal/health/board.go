@@ -53,9 +53,19 @@ type Board struct {
 }
 
 // NewBoard returns a board without checks. Changes are logged to log; reg has
-// two gauges for each check.
+// a gauge of readiness, and two for each check.
 func NewBoard(log *slog.Logger, reg prometheus.Registerer) *Board {
-	return &Board{log: log, reg: reg, begun: time.Now()}
+	b := &Board{log: log, reg: reg, begun: time.Now()}
+	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "sluice_ingest_ready",
+		Help: "1 while the edge can take events, as /readyz says, else 0.",
+	}, func() float64 {
+		if b.Ready() == nil {
+			return 1
+		}
+		return 0
+	}))
+	return b
 }
 
 // check is a Check and what is known.
