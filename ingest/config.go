@@ -10,6 +10,7 @@ import (
 	"sluice/deploy/service"
 	"sluice/ingest/internal/httpapi"
 	"sluice/ingest/internal/produce"
+	"sluice/ingest/internal/spool"
 	"sluice/schemas/event"
 )
 
@@ -21,6 +22,7 @@ type config struct {
 	Log      service.Log    `mapstructure:"log"`
 	Limits   limitsConfig   `mapstructure:"limits"`
 	Produce  produceConfig  `mapstructure:"produce"`
+	Spool    spoolConfig    `mapstructure:"spool"`
 	Shutdown shutdownConfig `mapstructure:"shutdown"`
 }
 
@@ -53,6 +55,15 @@ type produceConfig struct {
 	ProbeInterval time.Duration `mapstructure:"probe_interval" help:"how often the log is asked whether it is there"`
 }
 
+type spoolConfig struct {
+	Enabled    bool          `mapstructure:"enabled" help:"keep events on the disk while the log does not acknowledge them"`
+	Dir        string        `mapstructure:"dir" help:"folder of the spool, of one process; empty: ingest-spool-PORT below $STATE_DIRECTORY, $XDG_STATE_HOME/sluice or ~/.local/state/sluice"`
+	Bytes      int64         `mapstructure:"bytes" help:"most bytes of events on the disk"`
+	After      time.Duration `mapstructure:"after" help:"how long an event waits for the log's acknowledgement before it is spooled"`
+	DrainBytes int64         `mapstructure:"drain_rate_bytes" help:"most bytes a second that go from the spool to the log, beside live traffic"`
+	Edge       string        `mapstructure:"edge" help:"name of this edge in its watermarks; empty: made with the folder, and kept there"`
+}
+
 type shutdownConfig struct {
 	Grace time.Duration `mapstructure:"grace" help:"how long to go on serving, not ready, before stopping: for load balancers to notice"`
 	Drain time.Duration `mapstructure:"drain" help:"most time for requests in flight to finish"`
@@ -63,6 +74,7 @@ type shutdownConfig struct {
 func defaults() config {
 	limits := httpapi.DefaultConfig()
 	send := produce.DefaultConfig("")
+	keep := spool.DefaultConfig("")
 	return config{
 		HTTP: httpConfig{
 			Address:           "127.0.0.1:8080",
@@ -93,6 +105,10 @@ func defaults() config {
 			Compression:   send.Compression,
 			ProbeInterval: send.ProbeInterval,
 		},
+		Spool: spoolConfig{
+			Enabled: true,
+			Bytes:   keep.Bytes, After: keep.After, DrainBytes: keep.DrainBytes,
+		},
 		Shutdown: shutdownConfig{Drain: 15 * time.Second, Flush: 10 * time.Second},
 	}
 }
@@ -120,6 +136,9 @@ func (c config) validate() error {
 	}
 	if err := c.producer().Validate(); err != nil {
 		return fmt.Errorf("produce: %w", err)
+	}
+	if err := c.spool("unset").Validate(); err != nil && c.Spool.Enabled {
+		return err
 	}
 	h := c.HTTP
 	switch {
@@ -156,4 +175,10 @@ func (c config) producer() produce.Config {
 		Compression:   c.Produce.Compression,
 		ProbeInterval: c.Produce.ProbeInterval,
 	}
+}
+
+// spool is the spool's configuration in the folder dir.
+func (c config) spool(dir string) spool.Config {
+	s := c.Spool
+	return spool.Config{Dir: dir, Bytes: s.Bytes, After: s.After, DrainBytes: s.DrainBytes, Edge: s.Edge}
 }

@@ -99,7 +99,7 @@ func TestProcess(t *testing.T) {
 	require.NoError(t, build.Run())
 	cluster := newCluster(t)
 	cmd := exec.Command(bin, "--http.address", "127.0.0.1:0", "--admin.address", "127.0.0.1:0")
-	cmd.Env = append(os.Environ(), "SLUICE_KAFKA_BROKERS="+cluster.ListenAddrs()[0], "SLUICE_PRODUCE_PROBE_INTERVAL=50ms", "SLUICE_CLICKHOUSE_URL=not-ours")
+	cmd.Env = append(os.Environ(), "SLUICE_KAFKA_BROKERS="+cluster.ListenAddrs()[0], "SLUICE_PRODUCE_PROBE_INTERVAL=50ms", "SLUICE_SPOOL_DIR="+t.TempDir(), "SLUICE_CLICKHOUSE_URL=not-ours")
 	log := new(lockedBuffer)
 	cmd.Stderr = log
 	require.NoError(t, cmd.Start())

@@ -73,6 +73,7 @@ func launchEdge(t testing.TB, brokers []string, change func(*config)) *edge {
 	cfg.HTTP.Address, cfg.Admin.Address = "127.0.0.1:0", "127.0.0.1:0"
 	cfg.Kafka.Brokers = brokers
 	cfg.Produce.ProbeInterval = 50 * time.Millisecond
+	cfg.Spool.Enabled = false // spool_test.go turns it on
 	if change != nil {
 		change(&cfg)
 	}

@@ -36,22 +36,34 @@ func serve(ctx context.Context, cfg config, log *slog.Logger, listening func(eve
 		defer cancel()
 		return producer.Stop(bound)
 	}
-	gin.SetMode(gin.ReleaseMode)
-	api, err := httpapi.New(cfg.api(), producer, time.Now, log, reg)
+	kept, err := openSpool(cfg, producer, log, reg)
 	if err != nil {
 		return errors.Join(err, stopProducer())
+	}
+	// stopLog brings to the log what can be within the bound; the rest stays in
+	// the spool.
+	stopLog := func() error {
+		bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Shutdown.Flush)
+		defer cancel()
+		kept.finish(bound)
+		return errors.Join(producer.Stop(bound), kept.close())
+	}
+	gin.SetMode(gin.ReleaseMode)
+	api, err := httpapi.New(cfg.api(), kept.before(producer), time.Now, log, reg)
+	if err != nil {
+		return errors.Join(err, stopLog())
 	}
 	pages, err := page.Documents(schemas.OpenAPI)
 	if err != nil {
-		return errors.Join(err, stopProducer())
+		return errors.Join(err, stopLog())
 	}
 	events, err := service.Listen(ctx, cfg.HTTP.Address, "http.address")
 	if err != nil {
-		return errors.Join(err, stopProducer())
+		return errors.Join(err, stopLog())
 	}
 	admin, err := service.Listen(ctx, cfg.Admin.Address, "admin.address")
 	if err != nil {
-		return errors.Join(err, events.Close(), stopProducer())
+		return errors.Join(err, events.Close(), stopLog())
 	}
 	if listening != nil {
 		listening(events.Addr(), admin.Addr())
@@ -60,6 +72,7 @@ func serve(ctx context.Context, cfg config, log *slog.Logger, listening func(eve
 	board := health.NewBoard(log, reg)
 	pages["/health"] = board.Handler()
 	board.Add(health.Check{Name: "kafka", Probe: producer.Check, Every: cfg.Produce.ProbeInterval, Timeout: produce.CheckTimeout, Takes: true})
+	kept.watch(board, producer)
 	// Each part has a context of its own, so that they end in order; one that
 	// fails ends all.
 	running, fail := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -86,10 +99,12 @@ func serve(ctx context.Context, cfg config, log *slog.Logger, listening func(eve
 		})
 	}
 	start(&rest, func() error { board.Run(adminCtx); return nil })
+	kept.run()
 	start(&rest, func() error {
 		mux := http.NewServeMux()
 		mux.Handle("/", service.AdminHandler(reg, board.Ready))
 		mux.Handle("GET /health", board.Handler())
+		mux.HandleFunc("GET /spool", kept.serve)
 		srv := &http.Server{Handler: mux, ReadHeaderTimeout: cfg.HTTP.ReadHeaderTimeout}
 		return service.Serve(adminCtx, admin, srv, time.Second, log)
 	})
@@ -107,7 +122,7 @@ func serve(ctx context.Context, cfg config, log *slog.Logger, listening func(eve
 	}
 	endEvents()
 	eventsDone.Wait()
-	if err := stopProducer(); err != nil {
+	if err := stopLog(); err != nil {
 		// Every request has its answer by now: these were answered with a 503.
 		log.Warn("gave up records that no one was told are in the log", "error", err)
 	}

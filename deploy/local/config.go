@@ -146,7 +146,8 @@ func (c *config) sharedEnv() []string {
 func (c *config) ingestEnv() []string {
 	return append(c.sharedEnv(),
 		"SLUICE_HTTP_ADDRESS="+c.http.address(),
-		"SLUICE_ADMIN_ADDRESS="+c.ingestAdmin.address())
+		"SLUICE_ADMIN_ADDRESS="+c.ingestAdmin.address(),
+		"SLUICE_SPOOL_DIR="+filepath.Join(c.data, "ingest-spool"))
 }
 
 func (c *config) consumerEnv() []string {

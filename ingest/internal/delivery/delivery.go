@@ -45,8 +45,9 @@ func (s Status) String() string {
 // Delivery is one event on its way to the log, and what became of it. The sender
 // sets Record, ID and Hash; [Log.Send] the rest.
 type Delivery struct {
-	// Record is what is written. A Log may set its partition and offset, and
-	// changes nothing else.
+	// Record is what is written. A Log may set its partition and offset, move
+	// its timestamp to a later moment before it is sent, and changes nothing
+	// else.
 	Record kgo.Record
 	// ID is the event id: equal ids are equal keys.
 	ID uuid.UUID
@@ -84,6 +85,8 @@ type Log interface {
 var (
 	// ErrFull: the bound on what is held was reached.
 	ErrFull = errors.New("the room for records that are not acknowledged is full")
+	// ErrSpoolFull: the log does not take it now, and the spool has no room.
+	ErrSpoolFull = errors.New("the spool is full")
 	// ErrAway: the log is known to be out of reach.
 	ErrAway = errors.New("the log cannot be reached")
 	// ErrStopped: the edge is stopping.

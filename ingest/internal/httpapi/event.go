@@ -132,6 +132,8 @@ func logTooLarge() event.Fault {
 // failedKind is the problem that a record not acknowledged is to its sender.
 func failedKind(err error) *problem.Kind {
 	switch {
+	case errors.Is(err, delivery.ErrSpoolFull):
+		return problem.SpoolFull
 	case errors.Is(err, delivery.ErrFull):
 		return problem.Overloaded
 	case errors.Is(err, delivery.ErrStopped), errors.Is(err, kgo.ErrClientClosed):
@@ -141,6 +143,7 @@ func failedKind(err error) *problem.Kind {
 }
 
 var failedDetail = map[*problem.Kind]string{
+	problem.SpoolFull:      "send it again when Retry-After says; what was accepted before is kept, and goes to the log first",
 	problem.Overloaded:     "too much waits for the log's acknowledgement already; send it again later",
 	problem.Stopping:       "send it to another edge, or again later",
 	problem.LogUnavailable: "the event may be in the log or not; sending it again is safe: it stays one event",

@@ -90,6 +90,11 @@ var (
 		Title:     "The log did not acknowledge in time",
 		Retryable: true, RetryAfter: 2 * time.Second,
 	}
+	SpoolFull = &Kind{
+		Name: "spool-full", Status: http.StatusServiceUnavailable,
+		Title:     "The log does not take events now, and the spool has no room",
+		Retryable: true, RetryAfter: 30 * time.Second,
+	}
 	Overloaded = &Kind{
 		Name: "overloaded", Status: http.StatusServiceUnavailable,
 		Title:     "The memory for requests in flight is in use",
@@ -110,6 +115,6 @@ func Table() []*Kind {
 		EventTooLarge, BodyTooLarge, TooManyItems,
 		UnsupportedMediaType, UnsupportedEncoding,
 		Internal,
-		LogUnavailable, Overloaded, Stopping,
+		LogUnavailable, SpoolFull, Overloaded, Stopping,
 	}
 }

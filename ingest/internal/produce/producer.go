@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,12 +64,18 @@ func New(cfg Config, log *slog.Logger, reg *prometheus.Registry, common ...kgo.O
 // [delivery.ErrAway] or [delivery.ErrStopped] of all, at once, when none was
 // sent; [delivery.ErrNoAck], or the log's own error.
 func (p *Producer) Send(ctx context.Context, ds []*delivery.Delivery) (settled bool) {
-	settled = p.send(ctx, ds)
+	return p.SendWithin(ctx, ds, p.cfg.AckTimeout, nil)
+}
+
+// SendWithin is [Producer.Send] with a wait of its own, which also ends when
+// leave is closed.
+func (p *Producer) SendWithin(ctx context.Context, ds []*delivery.Delivery, wait time.Duration, leave <-chan struct{}) (settled bool) {
+	settled = p.send(ctx, ds, wait, leave)
 	p.metrics.count(ds)
 	return settled
 }
 
-func (p *Producer) send(ctx context.Context, ds []*delivery.Delivery) bool {
+func (p *Producer) send(ctx context.Context, ds []*delivery.Delivery, wait time.Duration, leave <-chan struct{}) bool {
 	size := int64(0)
 	for _, d := range ds {
 		size += recordBytes(&d.Record)
@@ -84,7 +91,7 @@ func (p *Producer) send(ctx context.Context, ds []*delivery.Delivery) bool {
 	for i, d := range ds {
 		p.client.Produce(detached, &d.Record, f.promise(i))
 	}
-	f.timer.Reset(p.cfg.AckTimeout)
+	f.timer.Reset(wait)
 	select {
 	case <-f.done:
 		f.timer.Stop()
@@ -93,10 +100,46 @@ func (p *Producer) send(ctx context.Context, ds []*delivery.Delivery) bool {
 		p.recycle(f)
 		return true
 	case <-f.timer.C:
+	case <-leave:
+		f.timer.Stop()
 	case <-ctx.Done():
 		f.timer.Stop()
 	}
 	return f.tell(ds)
+}
+
+// Deliver sends records in order and returns once each is settled, however long
+// that takes; [Producer.Stop] settles what is left. It returns an error for each
+// record that was not acknowledged; nil when all are. The bound on what is held
+// does not bind it: it is for one caller, with little at a time.
+func (p *Producer) Deliver(records []*kgo.Record) []error {
+	size := int64(0)
+	for _, r := range records {
+		size += recordBytes(r)
+	}
+	p.held.Add(size)
+	f := p.flight(len(records), size)
+	for i, r := range records {
+		p.client.Produce(context.Background(), r, f.promise(i))
+	}
+	<-f.done
+	defer p.recycle(f)
+	for _, err := range f.state {
+		if err != nil {
+			return slices.Clone(f.state)
+		}
+	}
+	return nil
+}
+
+// Tell writes one record to another topic and waits until it is acknowledged or
+// ctx ends.
+func (p *Producer) Tell(ctx context.Context, topic string, key, value []byte) error {
+	r := &kgo.Record{Topic: topic, Key: key, Value: value}
+	if err := p.client.ProduceSync(ctx, r).FirstErr(); err != nil {
+		return fmt.Errorf("writing to %s: %w", topic, err)
+	}
+	return nil
 }
 
 // admit takes size bytes of the buffer, or says why not.

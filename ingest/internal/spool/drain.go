@@ -1,0 +1,180 @@
+package spool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"sluice/ingest/internal/delivery"
+)
+
+const (
+	// chunkBytes is about how much is sent to the log at a time.
+	chunkBytes = 1 << 20
+	// refusals is how often the log must refuse a record that is sent alone
+	// before it is set aside.
+	refusals = 3
+	retry    = time.Second
+)
+
+// Run brings what is spooled to the log, oldest first, until ctx ends; it returns
+// once what it has sent is settled, at the latest when the log's client closes.
+func (s *Spool) Run(ctx context.Context) {
+	for ctx.Err() == nil {
+		c, err := s.store.Next(chunkBytes)
+		switch {
+		case err != nil:
+			s.logger.Error("the spool can't be read; trying again", "error", err)
+			wait(ctx, retry)
+		case c == nil:
+			s.idle.Store(true)
+			select {
+			case <-ctx.Done():
+			case <-s.store.more:
+			}
+		default:
+			s.idle.Store(false)
+			s.send(ctx, c)
+		}
+		if s.store.Ready() != nil {
+			s.store.probeDisk(ctx)
+		}
+	}
+}
+
+// send brings one chunk to the log, and lets go of it when all of it is there or
+// set aside. Otherwise the same chunk comes again.
+func (s *Spool) send(ctx context.Context, c *Chunk) {
+	if !s.pace(ctx, int(c.Bytes)) {
+		return
+	}
+	begin := time.Now()
+	errs := s.log.Deliver(c.Records)
+	if errs != nil {
+		if err := s.oneByOne(ctx, c.Records, errs); err != nil {
+			if ctx.Err() == nil && !errors.Is(err, kgo.ErrClientClosed) && !errors.Is(err, delivery.ErrStopped) {
+				s.logger.Warn("the log does not take what is spooled; trying again", "error", err)
+				wait(ctx, retry)
+			}
+			return
+		}
+	}
+	now := time.Now()
+	s.speed.add(now, c.Bytes)
+	s.lastAck.Store(now.UnixNano())
+	if err := s.store.Ack(c); err != nil {
+		s.logger.Warn("the spool could not note what the log has; after a crash it is sent again", "error", err)
+	}
+	if errs == nil && now.Sub(begin) <= s.cfg.After {
+		s.mend()
+	}
+}
+
+// pace waits until n bytes may be sent. It tells whether to send.
+func (s *Spool) pace(ctx context.Context, n int) bool {
+	select {
+	case <-s.finish: // the edge stops: what can be brought to the log is
+		return ctx.Err() == nil
+	default:
+	}
+	bounded, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-s.finish:
+			cancel()
+		case <-bounded.Done():
+		}
+	}()
+	err := s.limit.WaitN(bounded, min(n, s.limit.Burst()))
+	return err == nil || ctx.Err() == nil
+}
+
+// oneByOne sends again, alone and in order, the records of a chunk that were not
+// acknowledged, and those of their keys that follow them. One that is refused
+// even so is set aside.
+func (s *Spool) oneByOne(ctx context.Context, records []*kgo.Record, errs []error) error {
+	again := map[string]bool{}
+	for i, r := range records {
+		if errs[i] == nil && !again[string(r.Key)] {
+			continue
+		}
+		again[string(r.Key)] = true
+		if err := s.alone(ctx, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// alone sends r until it is acknowledged or set aside. An error means that it is
+// neither: the state of the log, which can change.
+func (s *Spool) alone(ctx context.Context, r *kgo.Record) error {
+	for tries := 1; ; tries++ {
+		errs := s.log.Deliver([]*kgo.Record{r})
+		if errs == nil {
+			return nil
+		}
+		err := errs[0]
+		if !refusal(err) {
+			return err
+		}
+		if delivery.Permanent(err) || tries == refusals {
+			return s.refuse(r, err)
+		}
+		if !wait(ctx, retry/10) {
+			return ctx.Err()
+		}
+	}
+}
+
+func (s *Spool) refuse(r *kgo.Record, reason error) error {
+	if err := s.store.Refuse(r, reason); err != nil {
+		return fmt.Errorf("%w (the log refuses the record: %w)", err, reason)
+	}
+	s.logger.Error("the log refuses a spooled record for good; it is set aside", "reason", reason, "file", refusedFile, "dir", s.cfg.Dir)
+	return nil
+}
+
+// finishPatience is how long Finish waits for a log that takes nothing.
+const finishPatience = time.Second
+
+// Finish drains what is left, as fast as the log takes it, until nothing is left,
+// ctx ends or the log takes nothing for a second. No Send may be under way or
+// come. It returns how many records stay in the spool, which the next start
+// brings to the log.
+func (s *Spool) Finish(ctx context.Context) int {
+	close(s.finish)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	begin := time.Now()
+	for {
+		left := s.store.Status().Records
+		if left == 0 {
+			return 0
+		}
+		if last := time.Unix(0, s.lastAck.Load()); time.Since(begin) > finishPatience && time.Since(last) > finishPatience {
+			return left
+		}
+		select {
+		case <-ctx.Done():
+			return left
+		case <-tick.C:
+		}
+	}
+}
+
+// wait waits for d, and tells whether ctx lasted.
+func wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

@@ -1,0 +1,362 @@
+package spool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sluice/deploy/local/lock"
+	"sluice/ingest/internal/delivery"
+)
+
+var (
+	// ErrFull means that the bound on the spool's bytes, or the disk, is full.
+	ErrFull = delivery.ErrSpoolFull
+	// ErrDisk means that the spool's disk does not take what is written.
+	ErrDisk = errors.New("the spool cannot be written")
+	// ErrClosed means that the store is closed.
+	ErrClosed = errors.New("the spool is closed")
+)
+
+// Store is a queue of records in a folder. It is safe for concurrent use, but
+// for [Store.Next] and what belongs to it: they have one reader.
+type Store struct {
+	cfg  Config
+	log  *slog.Logger
+	lock *lock.Lock
+	edge string
+
+	more  chan struct{} // has a value when records may have come
+	wake  chan struct{} // has a value when the writer has something to do
+	ended chan struct{} // closed when the writer has ended
+	now   func() time.Time
+
+	mu       sync.Mutex
+	segments []*segment // oldest first
+	at       position   // what lies before it, the log has
+	next     uint64     // the next segment's number
+	used     int64      // bytes of the segments, and of what waits to be written
+	records  int        // not acknowledged
+	keys     keys
+	waiting  []*write
+	held     int // records enqueued and not on the disk yet
+	closed   bool
+	broken   error // why the last write failed; nil after one that did not
+	counts   Counts
+
+	cursor *cursor
+
+	// The writer's own.
+	active   *segment
+	out      file
+	unsynced []*write
+
+	// The reader's own.
+	reading  *os.File
+	readFrom uint64
+	readErrs int
+}
+
+// Counts are what happened since the store was opened. Damage met again, when
+// a region is read again, counts again.
+type Counts struct {
+	Appended, Acked, Syncs, DiskErrors, Full int64
+	DamagedRegions, DamagedBytes, TornBytes  int64
+	Aside                                    int64
+}
+
+// Open takes the folder, making it if need be, and learns what stands in it. A
+// folder that another process has is a [*lock.HeldError].
+func Open(cfg Config, log *slog.Logger) (*Store, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.complete()
+	if err := os.MkdirAll(cfg.Dir, 0o755); err != nil {
+		return nil, fmt.Errorf("spool: %w: give another folder by spool.dir", err)
+	}
+	held, err := lock.Try(filepath.Join(cfg.Dir, "lock"))
+	if err != nil {
+		return nil, fmt.Errorf("spool %s: %w", cfg.Dir, err)
+	}
+	s := &Store{
+		cfg: cfg, log: log, lock: held, now: time.Now,
+		more: make(chan struct{}, 1), wake: make(chan struct{}, 1), ended: make(chan struct{}),
+	}
+	if err := s.recover(); err != nil {
+		return nil, errors.Join(err, held.Release())
+	}
+	go s.write()
+	return s, nil
+}
+
+// recover reads the cursor and what is known of each segment.
+func (s *Store) recover() error {
+	var err error
+	if s.edge, err = edgeName(s.cfg); err != nil {
+		return err
+	}
+	if s.cursor, s.at, err = openCursor(s.cfg.Dir); err != nil {
+		return err
+	}
+	names, err := segmentFiles(s.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	s.next = s.at.segment + 1
+	for _, name := range names {
+		number, _ := segmentNumber(name)
+		s.next = max(s.next, number+1)
+		path := filepath.Join(s.cfg.Dir, name)
+		if number < s.at.segment { // the log has all of it
+			if err := os.Remove(path); err != nil {
+				return fmt.Errorf("spool: %w", err)
+			}
+			continue
+		}
+		seg, found, err := openSegment(path, number, s.keep)
+		if err != nil {
+			return err
+		}
+		s.counts.TornBytes += found.torn
+		if found.torn > 0 {
+			s.log.Info("the spool's last write was cut off; nobody was told that it is kept", "segment", name, "bytes", found.torn)
+		}
+		s.admit(seg)
+	}
+	if len(s.segments) > 0 && s.segments[0].number != s.at.segment {
+		s.at = position{segment: s.segments[0].number}
+	}
+	for len(s.segments) > 0 && s.at.offset >= s.segments[0].end && s.segments[0].number == s.at.segment {
+		if err := s.dropFirst(); err != nil {
+			return err
+		}
+	}
+	if s.records > 0 {
+		s.more <- struct{}{}
+	}
+	return nil
+}
+
+// admit takes a segment found at the start, from the cursor on.
+func (s *Store) admit(seg *segment) {
+	from := 0
+	if seg.number == s.at.segment {
+		if s.at.offset > seg.end || s.at.record > seg.seen.records {
+			s.at.offset, s.at.record = 0, 0 // not this file's: send all of it
+		}
+		from = s.at.record
+	}
+	for _, h := range seg.seen.hashes[from:] {
+		s.keys.add(h)
+	}
+	seg.left -= from
+	seg.seen.hashes = nil
+	s.records += seg.left
+	s.used += seg.size
+	s.segments = append(s.segments, seg)
+}
+
+func segmentFiles(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir) // sorted by name, and so by number
+	if err != nil {
+		return nil, fmt.Errorf("spool: %w", err)
+	}
+	var names []string
+	for _, e := range entries {
+		if _, ok := segmentNumber(e.Name()); ok {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+// dropFirst removes the oldest segment; mu is held, or nobody else is there.
+func (s *Store) dropFirst() error {
+	seg := s.segments[0]
+	if err := os.Remove(seg.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("spool: %w", err)
+	}
+	s.forgetFirst()
+	return nil
+}
+
+// forgetFirst takes the oldest segment out of the queue.
+func (s *Store) forgetFirst() {
+	seg := s.segments[0]
+	s.segments = s.segments[1:]
+	s.used -= seg.size
+	s.records -= seg.left // damage that no one could read
+	s.at = position{segment: seg.number + 1}
+	if len(s.segments) > 0 {
+		s.at = position{segment: s.segments[0].number}
+	}
+	s.emptied()
+}
+
+// emptied forgets the keys when nothing is left of them.
+func (s *Store) emptied() {
+	if s.records == 0 && s.held == 0 {
+		s.keys.reset()
+	}
+}
+
+// Edge is the name of this edge, which stays with the folder.
+func (s *Store) Edge() string { return s.edge }
+
+// behind gives errBehind to the deliveries of which older records of the same
+// key, or of one that can't be told from it, are in the spool, and returns how
+// many those are.
+func (s *Store) behind(ds []*delivery.Delivery) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.keys.counters == nil {
+		return 0
+	}
+	n := 0
+	for _, d := range ds {
+		d.Err = nil
+		if s.keys.has(keyHash(d.Record.Key)) {
+			d.Err = errBehind
+			n++
+		}
+	}
+	return n
+}
+
+// empty tells whether nothing is in the spool or on its way there.
+func (s *Store) empty() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.records == 0 && s.held == 0
+}
+
+// untilRoom is how many bytes must be drained until a segment is removed.
+func (s *Store) untilRoom() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.segments) == 0 {
+		return 0
+	}
+	return s.segments[0].end - s.at.offset
+}
+
+// oldest is the time of the oldest record not acknowledged, at the latest; zero
+// when there is none. It is exact to a segment.
+func (s *Store) oldest() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := int64(math.MaxInt64)
+	for _, seg := range s.segments {
+		if seg.left > 0 {
+			at = min(at, seg.seen.minTime)
+		}
+	}
+	if at == math.MaxInt64 {
+		return time.Time{}
+	}
+	return time.Unix(0, at)
+}
+
+// Ready tells why nothing can be appended now; nil when it can.
+func (s *Store) Ready() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return ErrClosed
+	case s.broken != nil:
+		return s.broken
+	case s.used >= s.cfg.Bytes:
+		return ErrFull
+	}
+	return nil
+}
+
+// Close ends the writer, and gives the folder back. What is in it stays.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	s.mu.Unlock()
+	poke(s.wake)
+	<-s.ended
+	var err error
+	if s.reading != nil {
+		err = s.reading.Close()
+	}
+	return errors.Join(err, s.cursor.close(!s.cfg.noSync), s.lock.Release())
+}
+
+// probeDisk waits a second and sees whether a disk that failed takes writes
+// again, so that readiness comes back without a post that tries.
+func (s *Store) probeDisk(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-time.After(time.Second):
+	}
+	s.mu.Lock()
+	broken, failed := s.broken, s.counts.DiskErrors
+	s.mu.Unlock()
+	if broken == nil {
+		return
+	}
+	path := filepath.Join(s.cfg.Dir, "probe")
+	f, err := s.cfg.open(path)
+	if err == nil {
+		_, err = f.Write(make([]byte, 64<<10))
+		if err == nil {
+			err = f.Sync()
+		}
+		err = errors.Join(err, f.Close(), os.Remove(path))
+	}
+	if err == nil {
+		s.mu.Lock()
+		if s.counts.DiskErrors == failed { // not again meanwhile
+			s.broken = nil
+		}
+		s.mu.Unlock()
+		s.log.Info("the spool's disk takes writes again", "dir", s.cfg.Dir)
+	}
+}
+
+// diskError wraps an error of the disk: a full one as ErrFull.
+func diskError(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EFBIG) {
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	return fmt.Errorf("%w: %w", ErrDisk, err)
+}
+
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// syncDir makes what was made, renamed or removed in the folder outlive a power
+// failure.
+func (s *Store) syncDir() error {
+	if s.cfg.noSync {
+		return nil
+	}
+	d, err := os.Open(s.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
