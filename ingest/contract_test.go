@@ -63,13 +63,13 @@ func (j judge) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil || !strings.HasPrefix(req.URL.Path, "/api/") && req.URL.Path != "/health" {
 		return resp, err
 	}
-	body, err := io.ReadAll(resp.Body)
+	body, broke := io.ReadAll(resp.Body)
 	_ = resp.Body.Close()
-	resp.Body = io.NopCloser(bytes.NewReader(body))
-	if err != nil {
-		resp.Body = io.NopCloser(io.MultiReader(bytes.NewReader(body), broken{err}))
+	if broke != nil {
+		resp.Body = io.NopCloser(io.MultiReader(bytes.NewReader(body), broken{broke}))
 		return resp, nil
 	}
+	resp.Body = io.NopCloser(bytes.NewReader(body))
 	if len(body) < largestJudged {
 		for _, fault := range disagreements(j.t, req, resp, body) {
 			j.t.Errorf("%s %s: %s\n%s\n%s", req.Method, req.URL.Path, resp.Status, fault, body)
