@@ -24,6 +24,9 @@ type config struct {
 	Produce  produceConfig  `mapstructure:"produce"`
 	Spool    spoolConfig    `mapstructure:"spool"`
 	Shutdown shutdownConfig `mapstructure:"shutdown"`
+	Auth     authConfig     `mapstructure:"auth"`
+	Schemas  schemasConfig  `mapstructure:"schemas"`
+	Insecure bool           `mapstructure:"insecure" help:"ask for no keys, wherever http.address is"`
 }
 
 type httpConfig struct {
@@ -34,6 +37,9 @@ type httpConfig struct {
 	IdleTimeout       time.Duration `mapstructure:"idle_timeout" help:"how long a connection may wait for its next request"`
 	MaxHeaderBytes    int           `mapstructure:"max_header_bytes" help:"most bytes of a request's header"`
 	MaxConnections    int           `mapstructure:"max_connections" help:"most connections at a time; further ones wait to be accepted"`
+	MaxPerAddress     int           `mapstructure:"max_connections_per_address" help:"most connections of one address (of IPv6, one /64) at a time; further ones are closed; 0: any number"`
+	CORSOrigins       []string      `mapstructure:"cors_origins" help:"origins whose pages may post from a browser, separated by commas"`
+	TLS               tlsConfig     `mapstructure:"tls"`
 }
 
 type limitsConfig struct {
@@ -84,6 +90,7 @@ func defaults() config {
 			IdleTimeout:       2 * time.Minute,
 			MaxHeaderBytes:    32 << 10,
 			MaxConnections:    10_000,
+			MaxPerAddress:     5_000,
 		},
 		Admin: service.Admin{Address: "127.0.0.1:8081"},
 		Kafka: service.DefaultKafka("sluice-ingest"),
@@ -109,6 +116,7 @@ func defaults() config {
 			Enabled: true,
 			Bytes:   keep.Bytes, After: keep.After, DrainBytes: keep.DrainBytes,
 		},
+		Schemas:  schemasConfig{Unregistered: passUnregistered},
 		Shutdown: shutdownConfig{Drain: 15 * time.Second, Flush: 10 * time.Second},
 	}
 }
@@ -129,6 +137,9 @@ func load(cmd *cobra.Command, environ []string) (config, error) {
 
 func (c config) validate() error {
 	if err := c.Kafka.Validate(); err != nil {
+		return err
+	}
+	if err := c.validateAccess(); err != nil {
 		return err
 	}
 	if err := c.api().Validate(); err != nil {

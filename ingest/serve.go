@@ -11,11 +11,13 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/net/netutil"
 
 	"sluice/deploy/service"
 	"sluice/ingest/internal/health"
 	"sluice/ingest/internal/httpapi"
+	"sluice/ingest/internal/limit"
 	"sluice/ingest/internal/page"
 	"sluice/ingest/internal/produce"
 	"sluice/schemas"
@@ -26,6 +28,11 @@ import (
 // is told the two addresses once both listen; it may be nil.
 func serve(ctx context.Context, cfg config, log *slog.Logger, listening func(events, admin net.Addr)) error {
 	reg := service.NewRegistry()
+	access, err := openAccess(cfg, log, reg)
+	if err != nil {
+		return err
+	}
+	defer access.close()
 	common := append(cfg.Kafka.Options(log), service.KafkaMetrics(reg, "sluice_ingest"))
 	producer, err := produce.New(cfg.producer(), log, reg, common...)
 	if err != nil {
@@ -49,7 +56,9 @@ func serve(ctx context.Context, cfg config, log *slog.Logger, listening func(eve
 		return errors.Join(producer.Stop(bound), kept.close())
 	}
 	gin.SetMode(gin.ReleaseMode)
-	api, err := httpapi.New(cfg.api(), kept.before(producer), time.Now, log, reg)
+	limits := cfg.api()
+	limits.Guard = access.guard
+	api, err := httpapi.New(limits, kept.before(producer), time.Now, log, reg)
 	if err != nil {
 		return errors.Join(err, stopLog())
 	}
@@ -73,6 +82,9 @@ func serve(ctx context.Context, cfg config, log *slog.Logger, listening func(eve
 	pages["/health"] = board.Handler()
 	board.Add(health.Check{Name: "kafka", Probe: producer.Check, Every: cfg.Produce.ProbeInterval, Timeout: produce.CheckTimeout, Takes: true})
 	kept.watch(board, producer)
+	for _, c := range access.checks() {
+		board.Add(c)
+	}
 	// Each part has a context of its own, so that they end in order; one that
 	// fails ends all.
 	running, fail := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -100,17 +112,25 @@ func serve(ctx context.Context, cfg config, log *slog.Logger, listening func(eve
 	}
 	start(&rest, func() error { board.Run(adminCtx); return nil })
 	kept.run()
+	start(&rest, func() error { access.run(adminCtx); return nil })
 	start(&rest, func() error {
 		mux := http.NewServeMux()
 		mux.Handle("/", service.AdminHandler(reg, board.Ready))
 		mux.Handle("GET /health", board.Handler())
 		mux.HandleFunc("GET /spool", kept.serve)
+		mux.HandleFunc("POST /schemas/reload", access.reloadSchemas)
 		srv := &http.Server{Handler: mux, ReadHeaderTimeout: cfg.HTTP.ReadHeaderTimeout}
 		return service.Serve(adminCtx, admin, srv, time.Second, log)
 	})
+	refused := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "sluice_ingest_connections_refused_total",
+		Help: "Connections closed because their address had too many.",
+	})
+	reg.MustRegister(refused)
 	start(&eventsDone, func() error {
-		limited := netutil.LimitListener(events, cfg.HTTP.MaxConnections)
-		return service.Serve(eventsCtx, limited, server(cfg.HTTP, api.Handler(board.Ready, pages)), cfg.Shutdown.Drain, log)
+		limited := limit.NewListener(netutil.LimitListener(events, cfg.HTTP.MaxConnections), cfg.HTTP.MaxPerAddress, refused.Inc)
+		routes := api.Handler(board.Ready, pages)
+		return service.Serve(eventsCtx, access.secured(limited), server(cfg.HTTP, crossOrigin(cfg.HTTP.CORSOrigins, routes)), cfg.Shutdown.Drain, log)
 	})
 	log.Info("listening", "events", events.Addr().String(), "admin", admin.Addr().String(), "brokers", cfg.Kafka.Brokers, "topic", cfg.Kafka.Topic)
 

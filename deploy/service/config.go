@@ -50,6 +50,9 @@ func AddFlags(flags *pflag.FlagSet, def any) {
 		}
 		flags.String(k.name, "", usage+" (default "+k.text()+")")
 		flags.Lookup(k.name).DefValue = "" // the usage text says it
+		if _, is := k.value.(bool); is {
+			flags.Lookup(k.name).NoOptDefVal = "true" // --insecure is --insecure=true
+		}
 	}
 }
 

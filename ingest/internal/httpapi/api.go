@@ -32,6 +32,7 @@ type API struct {
 	singles  sync.Pool // *single
 	decoders sync.Pool // *event.Decoder
 	memory   memory
+	ids      *requestIDs
 }
 
 // New returns the interface in front of log. now is the clock by which events
@@ -46,6 +47,7 @@ func New(cfg Config, log delivery.Log, now func() time.Time, logger *slog.Logger
 		metrics: newMetrics(reg, budget),
 		budget:  budget,
 		reader:  decode.NewReader(budget),
+		ids:     newRequestIDs(),
 	}, nil
 }
 
@@ -86,8 +88,12 @@ type handler func(http.ResponseWriter, *http.Request) *problem.Error
 // and counts.
 func (a *API) route(name string, h handler) gin.HandlerFunc {
 	requests, duration := a.metrics.requests[name], a.metrics.duration[name]
+	named := name != routeHealth && name != routePage // which are asked often, and about nothing
 	return func(c *gin.Context) {
 		begin := time.Now()
+		if named {
+			a.ids.set(c.Writer.Header(), c.Request.Header)
+		}
 		defer func() {
 			if v := recover(); v != nil {
 				a.panicked(c, v)
@@ -107,7 +113,7 @@ func (a *API) give(w http.ResponseWriter, err *problem.Error) {
 	a.metrics.problems[err.Kind].Inc()
 	a.metrics.fault(err.Faults)
 	if werr := err.Write(w); werr != nil {
-		a.logger.Debug("the client left before its answer", "problem", err.Kind.Name, "error", werr)
+		a.logger.Debug("the client left before its answer", "problem", err.Kind.Name, "request_id", w.Header().Get(headerRequestID), "error", werr)
 	}
 }
 
@@ -116,7 +122,7 @@ func (a *API) panicked(c *gin.Context, v any) {
 		panic(v)
 	}
 	a.metrics.panics.Inc()
-	a.logger.Error("a handler panicked", "path", c.FullPath(), "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+	a.logger.Error("a handler panicked", "path", c.FullPath(), "request_id", c.Writer.Header().Get(headerRequestID), "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
 	if c.Writer.Written() {
 		panic(http.ErrAbortHandler) // the answer has begun: cut it off
 	}

@@ -12,6 +12,7 @@ import (
 
 	"sluice/ingest/internal/decode"
 	"sluice/ingest/internal/delivery"
+	"sluice/ingest/internal/guard"
 	"sluice/ingest/internal/problem"
 	"sluice/schemas/event"
 )
@@ -57,6 +58,7 @@ type batch struct {
 	budget  *decode.Budget
 	taken   int64 // of the budget
 	full    bool  // the budget was used up
+	visit   *guard.Visit
 	decoder *event.Decoder
 	stamp   stamp
 	now     time.Time
@@ -84,7 +86,11 @@ func (a *API) postBatch(w http.ResponseWriter, r *http.Request) *problem.Error {
 	if perr != nil {
 		return perr
 	}
-	body, perr := a.reader.Read(r, a.cfg.BodyBytes, problem.BodyTooLarge)
+	visit, perr := a.cfg.Guard.Enter(w, r)
+	if perr != nil {
+		return perr
+	}
+	body, perr := a.reader.Read(r, visit.BodyBytes(a.cfg.BodyBytes), problem.BodyTooLarge)
 	if perr != nil {
 		return perr
 	}
@@ -92,9 +98,13 @@ func (a *API) postBatch(w http.ResponseWriter, r *http.Request) *problem.Error {
 	received := a.now()
 	a.bodyRead(w, r)
 
-	b := &batch{cfg: a.cfg, budget: a.budget, memory: &a.memory, stamp: newStamp(r.Header, received), now: received}
+	b := &batch{cfg: a.cfg, budget: a.budget, memory: &a.memory, stamp: newStamp(r.Header, received), now: received, visit: &visit}
 	defer func() { b.budget.Give(b.taken) }()
 	if perr := a.split(b, media, body.Bytes()); perr != nil {
+		return perr
+	}
+	if perr := visit.Spend(w, len(b.items)); perr != nil {
+		b.release()
 		return perr
 	}
 	if len(b.valid) == 0 || a.log.Send(r.Context(), b.valid) {
@@ -145,18 +155,22 @@ func (b *batch) add(text []byte) bool {
 		return false
 	}
 	e, faults := b.decoder.Decode(text, b.now)
+	var schema string
+	if faults == nil {
+		schema, faults = b.visit.Check(&e)
+	}
 	if faults != nil {
 		b.reject(faults...)
 		return false
 	}
-	if !b.room(textBound(&e)) {
+	if !b.room(textBound(&e, schema)) {
 		b.full = true
 		return true
 	}
 	last := b.slabs[len(b.slabs)-1]
 	d, headers := &last.deliveries[b.used], last.headers[b.used*maxHeaders:b.used*maxHeaders:(b.used+1)*maxHeaders]
 	b.used++
-	b.text = b.stamp.fill(d, &e, b.text, headers)
+	b.text = b.stamp.fill(d, &e, schema, b.text, headers)
 	b.items = append(b.items, item{delivery: d})
 	b.valid = append(b.valid, d)
 	return true

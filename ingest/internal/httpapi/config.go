@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"sluice/ingest/internal/decode"
+	"sluice/ingest/internal/guard"
 	"sluice/ingest/internal/produce"
 	"sluice/schemas/event"
 )
@@ -25,6 +26,8 @@ type Config struct {
 	// InFlightBytes bounds what all requests in flight hold together: bodies,
 	// records made of them, answers. Default 512 MiB.
 	InFlightBytes int64
+	// Guard says who may send what. Default nil: everyone everything.
+	Guard *guard.Guard
 }
 
 // DefaultConfig are the limits an edge has unless it is told otherwise.

@@ -40,7 +40,11 @@ func (a *API) postEvent(w http.ResponseWriter, r *http.Request) *problem.Error {
 	if _, err := decode.MediaType(r.Header, decode.TypeJSON); err != nil {
 		return err
 	}
-	body, perr := a.reader.Read(r, a.cfg.EventBytes, problem.EventTooLarge)
+	visit, perr := a.cfg.Guard.Enter(w, r)
+	if perr != nil {
+		return perr
+	}
+	body, perr := a.reader.Read(r, visit.BodyBytes(a.cfg.EventBytes), problem.EventTooLarge)
 	if perr != nil {
 		return perr
 	}
@@ -48,20 +52,27 @@ func (a *API) postEvent(w http.ResponseWriter, r *http.Request) *problem.Error {
 	received := a.now()
 	a.bodyRead(w, r)
 
+	if perr := visit.Spend(w, 1); perr != nil {
+		return perr
+	}
 	s := a.single()
 	e, faults := s.decoder.Decode(body.Bytes(), received)
 	if faults == nil {
 		faults = headerID(&e, r.Header, a.cfg.Event)
 	}
+	var schema string
+	if faults == nil {
+		schema, faults = visit.Check(&e)
+	}
 	if faults != nil {
 		a.singles.Put(s)
 		a.metrics.events.rejected.Inc()
-		return problem.New(problem.InvalidEvent, places(faults), faults...)
+		return problem.New(rejectedKind(faults), places(faults), faults...)
 	}
-	if need := textBound(&e); cap(s.text) < need {
+	if need := textBound(&e, schema); cap(s.text) < need {
 		s.text = make([]byte, 0, need)
 	}
-	s.text = newStamp(r.Header, received).fill(&s.delivery, &e, s.text[:0], s.headers[:0])
+	s.text = newStamp(r.Header, received).fill(&s.delivery, &e, schema, s.text[:0], s.headers[:0])
 	if a.log.Send(r.Context(), s.deliveries[:]) {
 		defer a.singles.Put(s) // else someone still holds its memory
 	}
@@ -98,6 +109,14 @@ func headerID(e *event.Event, h http.Header, limits event.Limits) []event.Fault 
 	}
 	e.ClientEventID = given
 	return nil
+}
+
+// rejectedKind is the problem that an event with faults is to its sender.
+func rejectedKind(faults []event.Fault) *problem.Kind {
+	if faults[0].Kind == event.FaultNotAllowed {
+		return problem.SourceNotAllowed
+	}
+	return problem.InvalidEvent
 }
 
 // places words how many faults there are.

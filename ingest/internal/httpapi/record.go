@@ -43,20 +43,21 @@ func validTraceparent(s string) bool {
 	return true
 }
 
-const maxHeaders = 3
+const maxHeaders = 4
 
 // textBound is at least the bytes that the key, the value and the headers of e
 // have together.
-func textBound(e *event.Event) int {
+func textBound(e *event.Event, schema string) int {
 	tuple := len(e.Source) + len(e.EventType) + len(e.ActorID)
 	const names, times, hashes = 128, 64, 36 + 32
-	return 3*tuple + 6*(tuple+len(e.ClientEventID)) + len(e.Payload) + names + times + hashes
+	return 3*tuple + 6*(tuple+len(e.ClientEventID)) + len(e.Payload) + len(schema) + names + times + hashes
 }
 
-// fill makes d the delivery of e. The record's bytes are appended to text, whose
+// fill makes d the delivery of e, whose payload the schema of that name accepted
+// ("" when none applies). The record's bytes are appended to text, whose
 // extended form is returned; text must have room for them ([textBound]), and
 // headers, which must be empty, for maxHeaders.
-func (s stamp) fill(d *delivery.Delivery, e *event.Event, text []byte, headers []kgo.RecordHeader) []byte {
+func (s stamp) fill(d *delivery.Delivery, e *event.Event, schema string, text []byte, headers []kgo.RecordHeader) []byte {
 	cut := func(from int) []byte { return text[from:len(text):len(text)] }
 	at := len(text)
 	text = e.AppendKey(text)
@@ -74,6 +75,11 @@ func (s stamp) fill(d *delivery.Delivery, e *event.Event, text []byte, headers [
 	hash := event.PayloadHash(e.Payload)
 	text = hex.AppendEncode(text, hash[:])
 	headers = append(headers, kgo.RecordHeader{Key: topic.HeaderContentHash, Value: cut(at)})
+	if schema != "" {
+		at = len(text)
+		text = append(text, schema...)
+		headers = append(headers, kgo.RecordHeader{Key: topic.HeaderSchema, Value: cut(at)})
+	}
 	if s.traceparent != nil {
 		headers = append(headers, kgo.RecordHeader{Key: topic.HeaderTraceparent, Value: s.traceparent})
 	}

@@ -40,7 +40,12 @@ func (e *Error) With(name, value string) *Error {
 
 func (e *Error) Error() string { return e.Kind.Name + ": " + e.Detail }
 
-// Write answers w with e.
+// InstancePrefix and the request's id, which the answer also has in X-Request-Id,
+// are a problem's instance.
+const InstancePrefix = "urn:sluice:request:"
+
+// Write answers w with e. The problem's instance is the request that the answer's
+// X-Request-Id names.
 func (e *Error) Write(w http.ResponseWriter) error {
 	h := w.Header()
 	for name, values := range e.Header {
@@ -48,7 +53,7 @@ func (e *Error) Write(w http.ResponseWriter) error {
 	}
 	e.Kind.SetHeader(h)
 	h.Set("Content-Type", ContentType)
-	body := e.AppendJSON(nil)
+	body := e.appendJSON(nil, h.Get("X-Request-Id"))
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(e.Kind.Status)
 	_, err := w.Write(body)
@@ -72,7 +77,9 @@ func (k *Kind) SetHeader(h http.Header) {
 }
 
 // AppendJSON appends the problem's JSON object to dst.
-func (e *Error) AppendJSON(dst []byte) []byte {
+func (e *Error) AppendJSON(dst []byte) []byte { return e.appendJSON(dst, "") }
+
+func (e *Error) appendJSON(dst []byte, request string) []byte {
 	dst = append(dst, `{"type":"`+TypePrefix...)
 	dst = append(dst, e.Kind.Name...)
 	dst = append(dst, `","title":`...)
@@ -82,6 +89,10 @@ func (e *Error) AppendJSON(dst []byte) []byte {
 	if e.Detail != "" {
 		dst = append(dst, `,"detail":`...)
 		dst = AppendString(dst, e.Detail)
+	}
+	if request != "" {
+		dst = append(dst, `,"instance":`...)
+		dst = AppendString(dst, InstancePrefix+request)
 	}
 	dst = append(dst, `,"retryable":`...)
 	dst = strconv.AppendBool(dst, e.Kind.Retryable)

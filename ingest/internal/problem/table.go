@@ -49,6 +49,14 @@ var (
 		Name: "incomplete-body", Status: http.StatusBadRequest,
 		Title: "The body could not be read to its end", Retryable: true, Close: true,
 	}
+	Unauthorized = &Kind{
+		Name: "unauthorized", Status: http.StatusUnauthorized,
+		Title: "A valid key is needed",
+	}
+	SourceNotAllowed = &Kind{
+		Name: "source-not-allowed", Status: http.StatusForbidden,
+		Title: "The key is not for events of this source",
+	}
 	NotFound = &Kind{
 		Name: "not-found", Status: http.StatusNotFound,
 		Title: "There is nothing at this path",
@@ -81,6 +89,16 @@ var (
 		Name: "unsupported-encoding", Status: http.StatusUnsupportedMediaType,
 		Title: "The body's Content-Encoding is not taken here",
 	}
+	RateLimited = &Kind{
+		Name: "rate-limited", Status: http.StatusTooManyRequests,
+		Title:     "The key has sent as many events as it may",
+		Retryable: true, RetryAfter: time.Second,
+	}
+	TooManyGuesses = &Kind{
+		Name: "too-many-guesses", Status: http.StatusTooManyRequests,
+		Title:      "Too many wrong keys came from this address",
+		RetryAfter: 10 * time.Second, Close: true,
+	}
 	Internal = &Kind{
 		Name: "internal", Status: http.StatusInternalServerError,
 		Title: "Something failed here that should not have", Retryable: true,
@@ -111,9 +129,11 @@ var (
 func Table() []*Kind {
 	return []*Kind{
 		InvalidEvent, InvalidBatch, InvalidEncoding, IncompleteBody,
+		Unauthorized, SourceNotAllowed,
 		NotFound, MethodNotAllowed, BodyTimeout,
 		EventTooLarge, BodyTooLarge, TooManyItems,
 		UnsupportedMediaType, UnsupportedEncoding,
+		RateLimited, TooManyGuesses,
 		Internal,
 		LogUnavailable, SpoolFull, Overloaded, Stopping,
 	}

@@ -115,6 +115,7 @@ type Version struct {
 	EventType string
 	Number    int
 
+	name     string
 	src      *source
 	limits   Limits
 	warnings []string
@@ -127,7 +128,7 @@ type Version struct {
 
 // String is what a record's header names the version by: the file's name
 // without its ending.
-func (v *Version) String() string { return stem(v.EventType, v.Number) }
+func (v *Version) String() string { return v.name }
 
 type compiled struct {
 	schema *jsonschema.Schema
@@ -136,6 +137,7 @@ type compiled struct {
 
 // open compiles the first.
 func (v *Version) open() error {
+	v.name = stem(v.EventType, v.Number)
 	n := runtime.GOMAXPROCS(0)
 	v.free, v.made = make(chan *compiled, n), make(chan struct{}, n)
 	first := &compiler{limits: v.limits, watch: true}
