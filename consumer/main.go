@@ -80,7 +80,7 @@ configuration, or a command that could not be carried out.`,
 		},
 	}
 	service.AddFlags(root.PersistentFlags(), defaults())
-	root.AddCommand(configCommand(), migrateCommand(), topicsCommand(), verifyCommand(), replayCommand(), doctorCommand(), statusCommand())
+	root.AddCommand(configCommand(), migrateCommand(), topicsCommand(), verifyCommand(), replayCommand(), doctorCommand(), statusCommand(), edgesCommand())
 	return root
 }
 

@@ -108,10 +108,16 @@ func consumeTopic(ctx context.Context, cfg config, log *slog.Logger, mon *monito
 		return false, err
 	}
 	defer watcher.Close()
+	prove, closeProver, err := proving(owning, cfg, opts, k, st, mon, log)
+	if err != nil {
+		return false, err
+	}
+	defer closeProver()
 	var tasks sync.WaitGroup
 	defer tasks.Wait()
 	defer disown()
 	tasks.Go(func() { watcher.Run(owning) })
+	tasks.Go(prove.run)
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	var again atomic.Bool
@@ -134,6 +140,7 @@ func consumeTopic(ctx context.Context, cfg config, log *slog.Logger, mon *monito
 	start := func(ctx context.Context, stop <-chan struct{}, p int32, commit group.CommitFunc) {
 		mon.Assigned(p)
 		defer mon.Gone(p)
+		defer prove.owns(p)()
 		owner := partition.New(partition.Config{
 			Topic: cfg.Kafka.Topic, Partition: p, Limits: cfg.Batch,
 			CloseAfter: cfg.Group.CloseAfter, IntentFresh: cfg.Group.IntentFresh,

@@ -81,6 +81,10 @@ type status struct {
 	Members    []string          `json:"members"`
 	Partitions []partitionStatus `json:"partitions"`
 	Doctor     string            `json:"doctor"`
+	// CompleteThrough is up to when the data is proved whole; HeldBy the edge
+	// whose low-water mark that is. Absent while nothing is proved.
+	CompleteThrough *time.Time `json:"complete_through,omitempty"`
+	HeldBy          string     `json:"held_by,omitempty"`
 	// Problems need attention, Errors kept us from knowing.
 	Problems []string `json:"problems"`
 	Errors   []string `json:"errors"`
@@ -279,6 +283,15 @@ func (s *status) askClickHouse(ctx context.Context, st *store.Store) error {
 			before = island.End
 		}
 	}
+	var proved uint64
+	var through time.Time
+	err := st.Conn().QueryRow(ctx, "SELECT count(), max(complete_through), argMax(held_by, complete_through) FROM completeness").Scan(&proved, &through, &s.HeldBy)
+	if err != nil {
+		return fmt.Errorf("up to when the data is whole: %w", err)
+	}
+	if proved > 0 {
+		s.CompleteThrough = &through
+	}
 	rows, err := st.Conn().Query(ctx, "SELECT partition, difference FROM balance WHERE topic_id = ?", s.TopicID)
 	if err != nil {
 		return fmt.Errorf("the balance: %w", err)
@@ -397,6 +410,9 @@ func (s status) write(w io.Writer, asJSON bool) error {
 	}
 	if err := table.Flush(); err != nil {
 		return err
+	}
+	if s.CompleteThrough != nil {
+		fmt.Fprintf(w, "\ncomplete through %s, by the edge %s (\"consumer edges list\" names all)\n", s.CompleteThrough.UTC().Format("2006-01-02T15:04:05.000Z"), s.HeldBy)
 	}
 	fmt.Fprintf(w, "\ndoctor: %s\n", s.Doctor)
 	for _, p := range s.Problems {

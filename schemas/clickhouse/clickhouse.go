@@ -25,6 +25,8 @@ const (
 	Journal = "journal"
 	// Operations holds what people did.
 	Operations = "operations"
+	// Completeness holds what CompleteThrough shows.
+	Completeness = "completeness"
 	// SchemaMigrations holds which migrations were applied.
 	SchemaMigrations = "schema_migrations"
 )
@@ -45,6 +47,8 @@ const (
 	// no record is stored twice.
 	EventsPhysical = "events_physical"
 	EventsGuard    = "events_guard"
+	// CompleteThrough tells up to when the data is whole.
+	CompleteThrough = "complete_through"
 )
 
 // InsertSettings returns the settings that go with every INSERT into

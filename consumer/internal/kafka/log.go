@@ -179,6 +179,21 @@ func (l *Log) Bounds(ctx context.Context, p int32) (start, end int64, err error)
 	return s.Offset, e.Offset, nil
 }
 
+// Ends are where all partitions end now, whatever of it is committed: past all
+// that was acknowledged before the call.
+func (l *Log) Ends(ctx context.Context) (map[int32]int64, error) {
+	ends, err := l.admin.ListEndOffsets(ctx, l.names.Topic)
+	if err == nil {
+		err = ends.Error()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("where the partitions of %s end: %w", l.names.Topic, err)
+	}
+	out := map[int32]int64{}
+	ends.Each(func(o kadm.ListedOffset) { out[o.Partition] = o.Offset })
+	return out, nil
+}
+
 // Open reads a partition from an offset on, only what is committed. The reader
 // fetches ahead while its records are being worked on, up to 16 MiB.
 func (l *Log) Open(p int32, from int64) (partition.Reader, error) {

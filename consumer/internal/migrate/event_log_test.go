@@ -178,6 +178,8 @@ func TestColumnsOfTheViews(t *testing.T) {
 		"events":            "event_id,client_event_id,source,event_type,actor_id,occurred_at,payload,payload_text,received_at,inserted_at,topic_id,partition,offset",
 		"events_per_minute": "minute,source,event_type,events,actors",
 		"events_per_hour":   "hour,source,event_type,events,actors",
+		"events_per_day":    "day,source,event_type,events,actors",
+		"complete_through":  "source,complete_through",
 		"event_conflicts":   "source,event_type,actor_id,occurred_at,event_id,payload_text,times_seen,first_topic_id,first_partition,first_offset,last_topic_id,last_partition,last_offset",
 		"balance":           "topic_id,partition,records,rows,duplicates,conflicts,dead_lettered,forwarded,expired,erased,skipped,lost,cut,difference,gaps,overlaps,repeats,twice",
 	} {

@@ -1,0 +1,155 @@
+package watermark
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"sluice/schemas/topic"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func at(s int) time.Time { return time.Unix(int64(s), 0).UTC() }
+
+func say(t *testing.T, e *Edges, w topic.Watermark) {
+	t.Helper()
+	key, value, err := w.Record()
+	require.NoError(t, err)
+	require.NoError(t, e.Apply(key, value))
+}
+
+func TestBound(t *testing.T) {
+	e := NewEdges()
+	_, _, ok := e.Bound()
+	require.False(t, ok, "nobody has spoken")
+	say(t, e, topic.Watermark{Edge: "a", LowWater: at(30)})
+	say(t, e, topic.Watermark{Edge: "b", LowWater: at(20)})
+	say(t, e, topic.Watermark{Edge: "c", LowWater: at(10), Retired: true})
+	b, live, ok := e.Bound()
+	require.True(t, ok)
+	require.Equal(t, 2, live)
+	require.Equal(t, "b", b.Edge)
+	say(t, e, topic.Watermark{Edge: "c", LowWater: at(5)})
+	b, _, _ = e.Bound()
+	require.Equal(t, "c", b.Edge, "it speaks again, so it counts again")
+	require.NoError(t, e.Apply([]byte(topic.WatermarkKey("c")), nil))
+	b, _, _ = e.Bound()
+	require.Equal(t, "b", b.Edge, "deleted")
+	say(t, e, topic.Watermark{Edge: "a", LowWater: at(40), Retired: true})
+	say(t, e, topic.Watermark{Edge: "b", LowWater: at(35), Retired: true})
+	b, live, ok = e.Bound()
+	require.True(t, ok)
+	require.Zero(t, live)
+	require.Equal(t, at(40), b.LowWater, "nothing is accepted any more")
+	require.Error(t, e.Apply([]byte(topic.WatermarkKey("a")), []byte("{")))
+	require.NoError(t, e.Apply([]byte("replay/x"), []byte("{")), "about something else")
+}
+
+// world is a log and a ClickHouse whose figures a test sets.
+type world struct {
+	id        uuid.UUID
+	ends      map[int32]int64
+	journal   map[int32]int64
+	now       int
+	forwarded time.Time
+	complete  []time.Time
+}
+
+func (w *world) Topic(context.Context) (uuid.UUID, int32, error) {
+	return w.id, int32(len(w.ends)), nil
+}
+
+func (w *world) Ends(context.Context) (map[int32]int64, error) {
+	out := map[int32]int64{}
+	for p, end := range w.ends {
+		out[p] = end
+	}
+	return out, nil
+}
+func (w *world) Now(context.Context) (time.Time, error) { return at(w.now), nil }
+func (w *world) Begin(_ context.Context, self topic.Origin) (uuid.UUID, int64, error) {
+	return self.TopicID, w.journal[self.Partition], nil
+}
+
+func (w *world) Progress(_ context.Context, at map[int32]Place) (time.Time, error) {
+	for p, place := range at {
+		place.End = w.journal[p]
+		at[p] = place
+	}
+	return w.forwarded, nil
+}
+
+func (w *world) Forwarded(context.Context, map[int32]Place) (time.Time, error) {
+	return w.forwarded, nil
+}
+
+func (w *world) Complete(_ context.Context, _ uuid.UUID, b topic.Watermark, _ int) error {
+	w.complete = append(w.complete, b.LowWater)
+	return nil
+}
+
+func TestABoundHoldsOnceTheJournalHasPassed(t *testing.T) {
+	e := NewEdges()
+	w := &world{id: uuid.New(), ends: map[int32]int64{0: 10, 1: 20, 2: 0}, journal: map[int32]int64{0: 10, 1: 19}, now: 100}
+	p := NewProver(Config{}, e, w, w, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	defer p.Close()
+	step := func() { t.Helper(); require.NoError(t, p.Step(t.Context())) }
+	step()
+	require.Empty(t, w.complete, "no edge has spoken")
+	say(t, e, topic.Watermark{Edge: "a", LowWater: at(50)})
+	step()
+	require.Empty(t, w.complete, "partition 1 is not there yet")
+	say(t, e, topic.Watermark{Edge: "a", LowWater: at(51)})
+	w.ends[1], w.now = 30, 101
+	step()
+	w.journal[1] = 20
+	step()
+	require.Equal(t, []time.Time{at(50)}, w.complete, "the older of two bounds holds first")
+
+	// A record of what was passed was forwarded after the ends were asked for: its
+	// copy may lie beyond them.
+	w.forwarded, w.journal[1] = at(101), 30
+	step()
+	require.Len(t, w.complete, 1)
+	say(t, e, topic.Watermark{Edge: "a", LowWater: at(52)})
+	w.now = 102
+	step()
+	require.Equal(t, []time.Time{at(50), at(52)}, w.complete, "its copy lies below the ends asked for since")
+	say(t, e, topic.Watermark{Edge: "b", LowWater: at(40)})
+	w.now = 103
+	step()
+	require.Len(t, w.complete, 2, "an edge that comes late, or whose clock is behind, does not take the moment back")
+	w.id, w.journal = uuid.New(), map[int32]int64{}
+	say(t, e, topic.Watermark{Edge: "b", LowWater: at(60)})
+	say(t, e, topic.Watermark{Edge: "a", LowWater: at(61)})
+	step()
+	require.Len(t, w.complete, 2, "another topic has a journal of its own")
+	w.journal = map[int32]int64{0: 10, 1: 30}
+	step()
+	require.Equal(t, at(60), w.complete[2])
+}
+
+func TestManyBoundsWaitInBoundedMemory(t *testing.T) {
+	e := NewEdges()
+	w := &world{id: uuid.New(), ends: map[int32]int64{0: 0}, journal: map[int32]int64{}}
+	p := NewProver(Config{Waiting: 8}, e, w, w, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	defer p.Close()
+	for i := 1; i <= 1000; i++ {
+		w.ends[0], w.now = int64(i), i
+		say(t, e, topic.Watermark{Edge: "a", LowWater: at(i)})
+		require.NoError(t, p.Step(t.Context()))
+		require.LessOrEqual(t, len(p.waiting), 9)
+	}
+	require.Empty(t, w.complete)
+	w.journal[0] = 999
+	require.NoError(t, p.Step(t.Context()))
+	require.NotEmpty(t, w.complete, "one of them has come to hold")
+	require.False(t, w.complete[0].After(at(999)))
+}
