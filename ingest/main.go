@@ -98,6 +98,6 @@ records flushed. A second one ends it at once.`,
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
 	service.AddFlags(root.PersistentFlags(), defaults())
-	root.AddCommand(configCommand(environ))
+	root.AddCommand(configCommand(environ), keysCommand(environ), schemasCommand(environ))
 	return root
 }
