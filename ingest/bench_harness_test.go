@@ -34,7 +34,7 @@ const brokerEnv = "SLUICE_TEST_BROKER_DIR"
 // runBroker serves until SIGTERM and prints its address.
 func runBroker(dir string) int {
 	c, err := kfake.NewCluster(
-		kfake.NumBrokers(1), kfake.DataDir(dir), kfake.SeedTopics(partitions, topic.Events),
+		kfake.NumBrokers(1), kfake.DataDir(dir), kfake.SeedTopics(partitions, topic.Events), kfake.SeedTopics(1, topic.Control),
 		kfake.BrokerConfigs(map[string]string{"message.max.bytes": "2097152"}))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -53,7 +53,14 @@ func runBroker(dir string) int {
 }
 
 // brokerProcess starts a broker with its log on disk and returns its address.
-func brokerProcess(b *testing.B) string {
+func brokerProcess(b testing.TB) string {
+	b.Helper()
+	address, _ := brokerWithPID(b)
+	return address
+}
+
+// brokerWithPID is brokerProcess for those who do something to the process.
+func brokerWithPID(b testing.TB) (address string, pid int) {
 	b.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), brokerEnv+"="+b.TempDir())
@@ -64,12 +71,13 @@ func brokerProcess(b *testing.B) string {
 	require.NoError(b, err)
 	require.NoError(b, cmd.Start())
 	b.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGCONT) // a test may have stopped it
 		_ = stdin.Close()
 		_ = cmd.Wait()
 	})
 	line, err := bufio.NewReader(stdout).ReadString('\n')
 	require.NoError(b, err)
-	return strings.TrimSpace(line)
+	return strings.TrimSpace(line), cmd.Process.Pid
 }
 
 // sample is about what a page sends: 270 bytes, no two alike.

@@ -63,7 +63,8 @@ func rootCommand(environ []string) *cobra.Command {
 		Use:   "ingest",
 		Short: "Take events over HTTP and write them to the log",
 		Long: `Takes events over HTTP, validates them and writes them to the Kafka topic; each
-is answered once the log has acknowledged it.
+is answered once the log has acknowledged it, or, while it does not, once the event
+is safe in the spool on this machine's disk.
 
   POST /api/events        one event, application/json
   POST /api/events/batch  many: a JSON array, or application/x-ndjson
@@ -98,6 +99,6 @@ records flushed. A second one ends it at once.`,
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
 	service.AddFlags(root.PersistentFlags(), defaults())
-	root.AddCommand(configCommand(environ), keysCommand(environ), schemasCommand(environ))
+	root.AddCommand(configCommand(environ), keysCommand(environ), schemasCommand(environ), spoolCommand(environ))
 	return root
 }
