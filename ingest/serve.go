@@ -27,7 +27,11 @@ import (
 // grace for load balancers, requests in flight, the producer's flush. listening
 // is told the two addresses once both listen; it may be nil.
 func serve(ctx context.Context, cfg config, log *slog.Logger, listening func(events, admin net.Addr)) error {
+	repeats := service.NewRepeats(log.Handler())
+	log = slog.New(repeats)
 	reg := service.NewRegistry()
+	build := service.ReadBuild()
+	service.RegisterBuild(reg, "sluice_ingest", build)
 	access, err := openAccess(cfg, log, reg)
 	if err != nil {
 		return err
@@ -111,12 +115,17 @@ func serve(ctx context.Context, cfg config, log *slog.Logger, listening func(eve
 		})
 	}
 	start(&rest, func() error { board.Run(adminCtx); return nil })
+	feed := page.NewFeed(page.Source{Metrics: reg, Health: board.Report, Errors: repeats.Recent, Build: build})
+	start(&rest, func() error { feed.Run(adminCtx); return nil })
 	kept.run()
 	start(&rest, func() error { access.run(adminCtx); return nil })
 	start(&rest, func() error {
 		mux := http.NewServeMux()
 		mux.Handle("/", service.AdminHandler(reg, board.Ready))
 		mux.Handle("GET /health", board.Handler())
+		for path, h := range feed.Pages() {
+			mux.Handle("GET "+path, h)
+		}
 		mux.HandleFunc("GET /spool", kept.serve)
 		mux.HandleFunc("POST /schemas/reload", access.reloadSchemas)
 		srv := &http.Server{Handler: mux, ReadHeaderTimeout: cfg.HTTP.ReadHeaderTimeout}
