@@ -225,11 +225,15 @@ func who() string {
 	if u, err := user.Current(); err == nil {
 		name = u.Username
 	}
+	return name + "@" + hostname()
+}
+
+func hostname() string {
 	host, err := os.Hostname()
 	if err != nil {
-		return name
+		return "unknown"
 	}
-	return name + "@" + host
+	return host
 }
 
 func writeReplayed(w io.Writer, results []replayed, dryRun, asJSON bool) error {

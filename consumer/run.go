@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/time/rate"
@@ -136,6 +137,8 @@ func consumeTopic(ctx context.Context, cfg config, log *slog.Logger, mon *monito
 	tasks.Go(func() { lag.Run(owning) })
 
 	budget := rate.NewLimiter(rate.Limit(cfg.Budget.InsertsPerSecond), max(1, int(cfg.Budget.InsertsPerSecond/4)))
+	audit := newAudit(st.Conn(), mon, log)
+	tasks.Go(func() { audit.run(owning) })
 	keys := index.NewBudget(cfg.Index.Bytes, cfg.Index.Loads)
 	start := func(ctx context.Context, stop <-chan struct{}, p int32, commit group.CommitFunc) {
 		mon.Assigned(p)
@@ -145,7 +148,11 @@ func consumeTopic(ctx context.Context, cfg config, log *slog.Logger, mon *monito
 			Topic: cfg.Kafka.Topic, Partition: p, Limits: cfg.Batch,
 			CloseAfter: cfg.Group.CloseAfter, IntentFresh: cfg.Group.IntentFresh,
 			Partitions: k.Partitions, Budget: budget, Before: watch.Before,
-			Index: keys, IndexLive: cfg.Index.Live,
+			Index: keys, IndexLive: cfg.Index.Live, Happened: audit.happened,
+			Paused: func() (string, <-chan struct{}) { return watcher.Paused(p) },
+			SkippedTo: func(logID uuid.UUID, offset int64) (int64, string) {
+				return watcher.SkippedTo(logID, p, offset)
+			},
 		}, kafka.Owned{Log: k, Partition: p, CommitFunc: commit}, st, mon, log)
 		watcher.Own(ctx, p, owner)
 		defer watcher.Disown(p, owner)

@@ -21,6 +21,7 @@ const (
 	Conflict   Fate = "conflict"
 	DeadLetter Fate = "dead_letter"
 	Forwarded  Fate = "forwarded"
+	Skipped    Fate = "skipped"
 	Lost       Fate = "lost"
 	Cut        Fate = "cut"
 )
@@ -38,6 +39,9 @@ type Known struct {
 	// at these offsets can have been decided.
 	Rows  map[int64]uuid.UUID
 	Fates map[int64]Fate
+	// Skipped tells that an operator wants the record of an offset passed over.
+	// It may be nil.
+	Skipped func(offset int64) bool
 	// First finds the row that a record's key has, from wherever it came.
 	First func(r *batch.Record) (First, bool)
 }
@@ -55,8 +59,9 @@ type Decision struct {
 //
 //  1. a row with the record's own origin and its key is stored: it is that row;
 //  2. the journal has a fate for this origin: it stands;
-//  3. what cannot become a row is a dead letter; what belongs to another
-//     partition is forwarded, and decided only there;
+//  3. what an operator wants passed over is skipped; what cannot become a row is
+//     a dead letter; what belongs to another partition is forwarded, and decided
+//     only there;
 //  4. a row of this key is stored from another origin, or an earlier record of
 //     the batch has the key: a duplicate, or a conflict if the payload differs;
 //  5. else it becomes a row.
@@ -81,6 +86,9 @@ func decide(r *batch.Record, origin topic.Origin, known Known, here map[uuid.UUI
 	}
 	if f, ok := known.Fates[r.Offset]; ok {
 		return Decision{Fate: f, Stands: true}
+	}
+	if known.Skipped != nil && known.Skipped(r.Offset) {
+		return Decision{Fate: Skipped}
 	}
 	if r.Reason != "" {
 		return Decision{Fate: DeadLetter}

@@ -23,6 +23,9 @@ type Monitor struct {
 	next    *prometheus.GaugeVec
 	halted  *prometheus.GaugeVec
 	doctor  *prometheus.GaugeVec
+	paused  *prometheus.GaugeVec
+	reread  *prometheus.GaugeVec
+	again   *prometheus.CounterVec
 
 	mu       sync.Mutex
 	joined   bool
@@ -31,6 +34,9 @@ type Monitor struct {
 	waiting  map[int32]error // partitions that do not move, and why
 	owned    map[int32]int64 // the partitions that are ours, with their next offsets
 	refused  error           // what the doctor wants mended
+	pauses   map[int32]string
+	rereads  map[int32]Reread
+	jumps    map[int32]Jump
 }
 
 // New returns a monitor that reports to reg.
@@ -55,14 +61,24 @@ func New(reg prometheus.Registerer) *Monitor {
 		doctor: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "sluice_consumer_doctor_findings", Help: "What the doctor found, by severity; \"refuse\" stops every partition.",
 		}, []string{"severity"}),
+		paused: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "sluice_consumer_partition_paused", Help: "1 while an owned partition is paused by an operator.",
+		}, []string{"partition"}),
+		reread: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "sluice_consumer_reread_remaining_offsets", Help: "Offsets still to be read again since the group's offset was set back.",
+		}, []string{"partition"}),
+		again: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sluice_consumer_rereads_total", Help: "Times that the group's offset was set by others: back (read again), or forward (not followed).",
+		}, []string{"direction"}),
 		waiting: map[int32]error{},
 		owned:   map[int32]int64{},
+		pauses:  map[int32]string{}, rereads: map[int32]Reread{}, jumps: map[int32]Jump{},
 	}
 	// Every fate has a series from the start: a first dead letter is an increase.
-	for _, fate := range []dedup.Fate{dedup.Row, dedup.Duplicate, dedup.Conflict, dedup.DeadLetter, dedup.Forwarded, dedup.Lost, dedup.Cut} {
+	for _, fate := range []dedup.Fate{dedup.Row, dedup.Duplicate, dedup.Conflict, dedup.DeadLetter, dedup.Forwarded, dedup.Skipped, dedup.Lost, dedup.Cut} {
 		m.records.WithLabelValues(string(fate))
 	}
-	reg.MustRegister(m.records, m.rows, m.batches, m.next, m.halted, m.doctor)
+	reg.MustRegister(m.records, m.rows, m.batches, m.next, m.halted, m.doctor, m.paused, m.reread, m.again)
 	return m
 }
 
@@ -137,9 +153,14 @@ func (m *Monitor) Gone(partition int32) {
 	defer m.mu.Unlock()
 	delete(m.waiting, partition)
 	delete(m.owned, partition)
+	delete(m.pauses, partition)
+	delete(m.rereads, partition)
+	delete(m.jumps, partition)
 	label := strconv.Itoa(int(partition))
 	m.halted.DeleteLabelValues(label)
 	m.next.DeleteLabelValues(label)
+	m.paused.DeleteLabelValues(label)
+	m.reread.DeleteLabelValues(label)
 }
 
 // Stopping makes the service unready for good.
@@ -166,12 +187,15 @@ func (m *Monitor) ready() error {
 		return m.before
 	case !m.joined:
 		return errors.New("joining the consumer group")
-	case len(m.waiting) == 0:
-		return nil
 	}
 	var ps []int
 	for p := range m.waiting {
-		ps = append(ps, int(p))
+		if m.pauses[p] == "" { // a pause is somebody's will
+			ps = append(ps, int(p))
+		}
+	}
+	if len(ps) == 0 {
+		return nil
 	}
 	sort.Ints(ps)
 	return fmt.Errorf("%d partitions do not move; partition %d: %w", len(ps), ps[0], m.waiting[int32(ps[0])])

@@ -28,6 +28,10 @@ const (
 	Recovering State = "recovering"
 	// Halted: it does not move, for Reason.
 	Halted State = "halted"
+	// Paused: an operator wants it not to move, for Reason.
+	Paused State = "paused"
+	// Rereading: a range is read again since the group's offset was set back.
+	Rereading State = "rereading"
 )
 
 // Partition is one partition that a member owns.
@@ -38,6 +42,28 @@ type Partition struct {
 	// Next is the first offset not journaled, -1 before the first batch of
 	// this assignment.
 	Next int64 `json:"next"`
+	// Reread is the last range that was read again since the group's offset was
+	// set back, Jump the last offset past the journal's end that was not
+	// followed; nil: none in this assignment.
+	Reread *Reread `json:"reread,omitempty"`
+	Jump   *Jump   `json:"jump,omitempty"`
+}
+
+// Reread is a range of offsets that is or was read again: From inclusive, To
+// exclusive. Missing is how many rows and fates of it were missing, and written.
+type Reread struct {
+	From    int64 `json:"from"`
+	To      int64 `json:"to"`
+	Next    int64 `json:"next"`
+	Records int   `json:"records"`
+	Missing int   `json:"missing"`
+	Done    bool  `json:"done"`
+}
+
+// Jump is an offset of the group, set by someone else, past where the journal ended.
+type Jump struct {
+	To         int64 `json:"to"`
+	JournalEnd int64 `json:"journal_end"`
 }
 
 // Status tells what this member is at, its partitions in ascending order.
@@ -60,6 +86,17 @@ func (m *Monitor) Status() Status {
 			x.State = Recovering
 		case err != nil:
 			x.State, x.Reason = Halted, err.Error()
+		}
+		if r, ok := m.rereads[p]; ok {
+			if x.Reread = &r; !r.Done && x.State == Recovering {
+				x.State = Rereading
+			}
+		}
+		if j, ok := m.jumps[p]; ok {
+			x.Jump = &j
+		}
+		if reason := m.pauses[p]; reason != "" && m.refused == nil {
+			x.State, x.Reason = Paused, reason
 		}
 		s.Partitions = append(s.Partitions, x)
 	}

@@ -13,6 +13,7 @@ import (
 type ahead struct {
 	reader Reader
 	chunks chan chunk
+	ready  chan struct{} // a chunk has come, or none will
 	cancel context.CancelFunc
 	done   chan struct{}
 	err    error // why chunks was closed
@@ -29,9 +30,10 @@ type chunk struct {
 // bytes bounds this too.
 func readAhead(ctx context.Context, reader Reader, decoder *batch.Decoder) *ahead {
 	ctx, cancel := context.WithCancel(ctx)
-	a := &ahead{reader: reader, chunks: make(chan chunk, 1), cancel: cancel, done: make(chan struct{})}
+	a := &ahead{reader: reader, chunks: make(chan chunk, 1), ready: make(chan struct{}, 1), cancel: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(a.done)
+		defer a.signal()
 		defer close(a.chunks)
 		for {
 			raws, err := reader.Next(ctx)
@@ -45,6 +47,7 @@ func readAhead(ctx context.Context, reader Reader, decoder *batch.Decoder) *ahea
 			}
 			select {
 			case a.chunks <- chunk{records, reader.Position()}:
+				a.signal()
 			case <-ctx.Done():
 				a.err = ctx.Err()
 				return
@@ -52,6 +55,24 @@ func readAhead(ctx context.Context, reader Reader, decoder *batch.Decoder) *ahea
 		}
 	}()
 	return a
+}
+
+// signal wakes who waits for [ahead.ready], now or later.
+func (a *ahead) signal() {
+	select {
+	case a.ready <- struct{}{}:
+	default:
+	}
+}
+
+// has tells whether the next chunk, or the error in its place, is there.
+func (a *ahead) has() bool {
+	select {
+	case <-a.done:
+		return true
+	default:
+		return len(a.chunks) > 0
+	}
 }
 
 // close ends reading and returns when it has ended.
@@ -65,8 +86,8 @@ func (a *ahead) close() {
 var errQuiet = errors.New("nothing has arrived")
 
 // next returns the chunk that comes within wait. It returns errQuiet when none
-// does, or when stop is closed first.
-func (a *ahead) next(ctx context.Context, stop <-chan struct{}, wait time.Duration) (chunk, error) {
+// does, or when stop is closed or wake says something first.
+func (a *ahead) next(ctx context.Context, stop, wake <-chan struct{}, wait time.Duration) (chunk, error) {
 	timer := time.NewTimer(max(wait, 0))
 	defer timer.Stop()
 	select {
@@ -78,6 +99,8 @@ func (a *ahead) next(ctx context.Context, stop <-chan struct{}, wait time.Durati
 	case <-timer.C:
 		return chunk{}, errQuiet
 	case <-stop:
+		return chunk{}, errQuiet
+	case <-wake:
 		return chunk{}, errQuiet
 	case <-ctx.Done():
 		return chunk{}, ctx.Err()

@@ -99,6 +99,16 @@ type Config struct {
 	// Before is asked before each recovery; its error stands in the way of it.
 	// It may be nil.
 	Before func(ctx context.Context) error
+	// Paused tells why an operator wants the partition not to move; "" when it
+	// may. changed is closed when that may have changed. It may be nil.
+	Paused func() (reason string, changed <-chan struct{})
+	// SkippedTo is the end (exclusive) of the range, from an offset of a log on,
+	// whose records an operator wants passed over, and why; 0 when that is none.
+	// It may be nil.
+	SkippedTo func(logID uuid.UUID, offset int64) (to int64, reason string)
+	// Happened is told what operators want to know of. It may be nil, and must
+	// return at once.
+	Happened func(Event)
 	// At is called at each point of the protocol, for tests. It may be nil.
 	At func(Point) error
 	// Index is the memory for known keys, shared by all owners of a process.
@@ -125,6 +135,9 @@ type Owner struct {
 	decoder    *batch.Decoder
 	index      *index.Index
 	ahead      *ahead
+	replay     *replaying   // a re-read that was asked for; it outlives a run
+	lastLive   time.Time    // when a live batch was last begun
+	unreadable bool         // the last run ended since the log can't be read where it was
 	batch      *batch.Batch // the one at hand; its memory is used again
 	pending    []batch.Record
 	start      int64         // the log's first offset when the run began
@@ -177,6 +190,7 @@ func New(cfg Config, log Log, st Store, observe Observer, logger *slog.Logger) *
 func (o *Owner) Run(ctx context.Context, stop <-chan struct{}) {
 	const least, most = 100 * time.Millisecond, 5 * time.Second
 	wait := least
+	defer o.dropReplay()
 	for {
 		began := time.Now()
 		err := o.run(ctx, stop)
@@ -211,6 +225,9 @@ func (o *Owner) Run(ctx context.Context, stop <-chan struct{}) {
 }
 
 func (o *Owner) run(ctx context.Context, stop <-chan struct{}) error {
+	if over, err := o.hold(ctx, stop); over || err != nil {
+		return err
+	}
 	if err := o.recover(ctx); err != nil {
 		return fmt.Errorf("recovering: %w", err)
 	}
@@ -219,6 +236,9 @@ func (o *Owner) run(ctx context.Context, stop <-chan struct{}) error {
 		return err
 	}
 	for {
+		if over, err := o.hold(ctx, stop); over || err != nil {
+			return err
+		}
 		if o.more() {
 			return fmt.Errorf("%w: partitions were added", errAnew)
 		}
@@ -231,10 +251,7 @@ func (o *Owner) run(ctx context.Context, stop <-chan struct{}) error {
 			}
 			return o.close(ctx)
 		case r := <-o.requested():
-			if err := o.serve(ctx, r); err != nil {
-				return err
-			}
-			continue
+			o.beginReplay(r)
 		default:
 		}
 		if err := o.index.Take(ctx); err != nil {
@@ -243,11 +260,20 @@ func (o *Owner) run(ctx context.Context, stop <-chan struct{}) error {
 		if err := o.pass(ctx); err != nil {
 			return err
 		}
+		if o.turn() {
+			if err := o.step(ctx); err != nil {
+				return err
+			}
+			continue
+		}
 		b, err := o.form(ctx, stop)
 		if err != nil {
 			return err
 		}
 		if len(b.Records) == 0 {
+			if o.due() {
+				continue
+			}
 			if o.within() || o.bridge() {
 				continue // the intent's range is not whole, or something else comes next
 			}
@@ -309,14 +335,17 @@ func (o *Owner) more() bool {
 	return o.grown || o.cfg.Partitions != nil && o.cfg.Partitions() > o.partitions
 }
 
-// requested are the re-reads that wait. While the range of an open intent is to be
-// written there are none: the intent of a re-read would take its place.
+// requested are the re-reads that wait, one at a time. While the range of an open
+// intent is to be written there are none: the intent of a re-read would take its
+// place.
 func (o *Owner) requested() <-chan Reread {
-	if o.within() || o.bound.First > o.next {
+	if o.replay != nil || o.mayNotReplay() {
 		return nil
 	}
 	return o.rereads
 }
+
+func (o *Owner) mayNotReplay() bool { return o.within() || o.bound.First > o.next }
 
 // errAnew ends a run that recovers at once: nothing is wrong.
 var errAnew = errors.New("what was known has changed")
@@ -328,6 +357,7 @@ func (o *Owner) closeAll() {
 		o.ahead = nil
 	}
 	o.pending = nil
+	o.replay.rest()
 	if o.index != nil {
 		o.index.Close()
 		o.index = nil
@@ -380,16 +410,31 @@ func (o *Owner) form(ctx context.Context, stop <-chan struct{}) (*batch.Batch, e
 		if !deadline.IsZero() {
 			wait = time.Until(deadline)
 		}
-		c, err := o.ahead.next(ctx, stop, wait)
+		if len(b.Records) > 0 && o.due() && !o.ahead.has() && time.Until(deadline) > o.replay.took {
+			if err := o.step(ctx); err != nil { // there is time until this batch's
+				return nil, err
+			}
+			continue
+		}
+		wake, wait := o.wakes(wait)
+		c, err := o.ahead.next(ctx, stop, wake, wait)
 		switch {
-		case errors.Is(err, errQuiet) && !o.within():
+		case errors.Is(err, errQuiet) && !o.within() && (len(b.Records) == 0 || !time.Now().Before(deadline) || stopped(stop)):
 			return b, nil
+		case errors.Is(err, errQuiet) && !o.within():
+			continue // there is something for the re-read to do
 		case errors.Is(err, errQuiet) && stopped(stop):
 			return b.Reset(o.next), nil
 		case errors.Is(err, errQuiet):
 			return nil, fmt.Errorf("the records of the open intent, up to offset %d, did not all come within %s", o.bound.End-1, rangeBound)
+		case err != nil && len(b.Records) > 0 && ctx.Err() == nil && !o.within():
+			return b, nil // what came before it stands; the error comes again
 		case err != nil:
+			o.unreadable = ctx.Err() == nil
 			return nil, err
+		}
+		if o.unreadable = false; len(c.records) > 0 {
+			o.lastLive = time.Now()
 		}
 		o.take(c.records)
 		o.read = max(o.read, c.end)

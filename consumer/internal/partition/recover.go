@@ -91,8 +91,14 @@ func (o *Owner) recover(ctx context.Context) error {
 	o.load(ctx)
 	if w.Committed > o.next {
 		o.logger.Warn("the group's offset lies past what ClickHouse has: going back to the journal's end", "committed", w.Committed, "journal_end", o.next)
+		if !ours {
+			o.happened(Event{Kind: JumpNotFollowed, From: o.next, To: w.Committed, Progress: Progress{Done: true}})
+		}
 	}
 	if err := o.goBack(ctx, w, in, ours); err != nil {
+		return err
+	}
+	if err := o.passUnreadable(ctx); err != nil {
 		return err
 	}
 	reader, err := o.log.Open(o.next)
@@ -242,18 +248,21 @@ func (o *Owner) unjournaled(first int64, in intent.Intent) bool {
 // goBack reads a journaled range again where the group's offset asks for it:
 // an operator set it back, or an owner died while it did this.
 func (o *Owner) goBack(ctx context.Context, w Where, in intent.Intent, ours bool) error {
-	to, last := o.next, int64(0)
+	to, last, kind := o.next, int64(0), TakenOver
 	switch {
 	case w.Committed < 0 || w.Committed >= o.next:
 		return nil
 	case !ours:
+		kind = SetBack
 		o.logger.Info("the group's offset was set back: comparing again from there", "committed", w.Committed, "journal_end", o.next)
 	case o.knows(in.TopicID) && in.Reread > 0 && !in.Closed:
 		to, last = min(in.Reread, o.next), in.Last
 	default:
 		return nil
 	}
-	if err := o.serve(ctx, Reread{From: max(w.Committed, w.Start), To: to, Last: last}); err != nil {
+	from := max(w.Committed, w.Start)
+	told := func(p Progress) { o.happened(Event{Kind: kind, From: from, To: to, Progress: p}) }
+	if err := o.serve(ctx, Reread{From: from, To: to, Last: last, Report: told}); err != nil {
 		return err
 	}
 	o.open = true // a closing commit of ours takes the place of what stands there
@@ -281,9 +290,30 @@ func (o *Owner) load(ctx context.Context) {
 	}
 }
 
-// lost journals that the log no longer has what would have come next. What of
-// it became a row, or has a fate, before its batch was journaled is not lost.
+// lost journals that the log no longer has what would have come next.
 func (o *Owner) lost(ctx context.Context, first, last int64) error {
+	return o.without(ctx, first, last, dedup.Lost, "deleted from the log before it was read")
+}
+
+// passUnreadable passes over what an operator wants skipped and the log can't give.
+func (o *Owner) passUnreadable(ctx context.Context) error {
+	if !o.unreadable || o.cfg.SkippedTo == nil || o.within() {
+		return nil
+	}
+	to, reason := o.cfg.SkippedTo(o.self.TopicID, o.next)
+	if edge := o.edge(); edge >= 0 {
+		to = min(to, edge)
+	}
+	if to <= o.next {
+		return nil
+	}
+	o.unreadable = false
+	return o.without(ctx, o.next, to-1, dedup.Skipped, reason)
+}
+
+// without journals a range of which no record is read. What of it became a row, or
+// has a fate, before its batch was journaled keeps that.
+func (o *Owner) without(ctx context.Context, first, last int64, fate dedup.Fate, detail string) error {
 	rows, err := o.store.RowsIn(ctx, o.self, first, last)
 	if err != nil {
 		return err
@@ -301,17 +331,21 @@ func (o *Owner) lost(ctx context.Context, first, last int64) error {
 	all := uint64(last - first + 1)
 	entries := make([]store.Entry, 0, 2)
 	if n := all - uint64(seen); n > 0 {
-		o.logger.Error("records are lost: the log no longer has them and ClickHouse never had", "first", first, "last", last, "records", n)
+		if fate == dedup.Lost {
+			o.logger.Error("records are lost: the log no longer has them and ClickHouse never had", "first", first, "last", last, "records", n)
+		} else {
+			o.logger.Warn("records are skipped unread", "first", first, "last", last, "records", n, "reason", detail)
+		}
 		// At the range's last offset that has no fate: an entry's place is its
 		// own, and of two at one place only the first stands.
 		at := first
 		for _, taken := fates[at]; taken && at < last; _, taken = fates[at] {
 			at++
 		}
-		entries = append(entries, store.Entry{Offset: at, Last: last, Fate: dedup.Lost, Records: n, Epoch: -1, Detail: "deleted from the log before it was read"})
+		entries = append(entries, store.Entry{Offset: at, Last: last, Fate: fate, Records: n, Epoch: -1, Detail: detail})
 	}
 	entries = append(entries, store.Entry{Kind: store.Batch, Offset: first, Last: last, Records: all, Rows: uint64(len(rows)), Epoch: -1})
-	token := intent.Token(o.self.TopicID, o.cfg.Partition, first, last, "lost")
+	token := intent.Token(o.self.TopicID, o.cfg.Partition, first, last, string(fate))
 	if err := o.note(ctx, token, o.self, entries); err != nil {
 		return err
 	}

@@ -17,9 +17,14 @@ type Reread struct {
 	// Last, if positive, is where the first batch ends whatever the limits are:
 	// an owner that died had begun to write it.
 	Last int64
-	// Wanted is asked before it begins; false: it is no longer needed. It may
+	// Wanted is asked before each batch; false: it is no longer needed. It may
 	// be nil.
 	Wanted func() bool
+	// Only tells which records are meant: of others nothing is written. Records
+	// of one key must all be meant or none. It may be nil: all are.
+	Only func(*batch.Record) bool
+	// Rate is the most records a second; 0: as fast as live batches allow.
+	Rate float64
 	// Report is told how far it is, after each batch and once at the end, with
 	// done set or the error that stopped it. It may be nil.
 	Report func(Progress)
@@ -37,7 +42,7 @@ type Progress struct {
 	whole int64 // To over all log ids of the partition
 }
 
-// Request hands a re-read to the owner, which serves it between two batches.
+// Request hands a re-read to the owner, which serves it between its batches.
 func (o *Owner) Request(ctx context.Context, r Reread) error {
 	select {
 	case o.rereads <- r:
@@ -50,9 +55,6 @@ func (o *Owner) Request(ctx context.Context, r Reread) error {
 // serve re-reads by the same rule as ever. What is decided stands, so a range
 // that ClickHouse has whole costs two queries a batch and no write.
 func (o *Owner) serve(ctx context.Context, r Reread) error {
-	if r.Wanted != nil && !r.Wanted() {
-		return nil
-	}
 	p := Progress{Next: max(r.From, o.start), To: min(r.To, o.next)}
 	report := r.Report
 	if report == nil {
@@ -102,7 +104,7 @@ func (o *Owner) reread(ctx context.Context, p *Progress, last int64, report func
 		if len(b.Records) == 0 {
 			return nil
 		}
-		if err := o.mend(ctx, b, p); err != nil {
+		if err := o.mend(ctx, b, p, max(p.To, p.whole), nil); err != nil {
 			return err
 		}
 		p.Next = b.Last() + 1
@@ -140,10 +142,11 @@ func (o *Owner) reread(ctx context.Context, p *Progress, last int64, report func
 	return nil
 }
 
-// mend compares a journaled range and writes what is missing.
-func (o *Owner) mend(ctx context.Context, b *batch.Batch, p *Progress) error {
-	w := writing{b: b, in: o.horizon(intent.Of(b, o.self.TopicID, o.partitions)), compare: true}
-	w.in.Reread = max(p.To, p.whole)
+// mend compares a journaled range and writes what is missing of it. to (exclusive)
+// is up to where an owner that finds its intent must read again.
+func (o *Owner) mend(ctx context.Context, b *batch.Batch, p *Progress, to int64, only func(*batch.Record) bool) error {
+	w := writing{b: b, in: o.horizon(intent.Of(b, o.self.TopicID, o.partitions)), compare: true, only: only}
+	w.in.Reread = to
 	s, err := o.write(ctx, &w)
 	if err != nil {
 		return err

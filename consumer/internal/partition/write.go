@@ -57,8 +57,9 @@ func (o *Owner) horizon(in intent.Intent) intent.Intent {
 type writing struct {
 	b       *batch.Batch
 	in      intent.Intent
-	compare bool // something of it may have been decided before
-	live    bool // its range is to be journaled
+	compare bool                     // something of it may have been decided before
+	live    bool                     // its range is to be journaled
+	only    func(*batch.Record) bool // nil: all
 	refused int
 	// journaled is how many fates were written.
 	journaled int
@@ -80,7 +81,8 @@ func (o *Owner) write(ctx context.Context, w *writing) (sorted, error) {
 		if err := o.at(PointDecided); err != nil {
 			return sorted{}, err
 		}
-		s, lines := o.sort(w.b, decisions), entries(decisions, w.b)
+		w.leave(decisions)
+		s, lines := o.sort(w.b, decisions), o.entries(decisions, w.b)
 		if !w.live && len(s.rows) == 0 && len(lines) == 0 {
 			return s, nil // a range read again of which nothing is missing
 		}
@@ -255,6 +257,12 @@ func (o *Owner) decide(ctx context.Context, b *batch.Batch, compare bool) ([]ded
 		taken[id] = first
 		o.index.Note(id, first)
 	}
+	if o.cfg.SkippedTo != nil {
+		known.Skipped = func(offset int64) bool {
+			to, _ := o.cfg.SkippedTo(o.self.TopicID, offset)
+			return offset < to
+		}
+	}
 	known.First = func(r *batch.Record) (dedup.First, bool) {
 		f, ok := taken[r.ID]
 		return f, ok
@@ -360,15 +368,30 @@ func (o *Owner) journal(ctx context.Context, token string, w *writing, s sorted,
 	return o.at(PointJournaled)
 }
 
+// leave makes the decisions of records that are not meant ones of which nothing is
+// written. They are made all the same: the batch, its token and its intent are
+// those of the whole range, so that whoever finds the intent seals that token.
+func (w *writing) leave(decisions []dedup.Decision) {
+	for i := range decisions {
+		if w.only != nil && !w.only(&w.b.Records[i]) {
+			decisions[i] = dedup.Decision{Stands: true}
+		}
+	}
+}
+
 // entries are the journal's lines for what is newly decided not to be a row.
-func entries(decisions []dedup.Decision, b *batch.Batch) []store.Entry {
+func (o *Owner) entries(decisions []dedup.Decision, b *batch.Batch) []store.Entry {
 	var out []store.Entry
 	for i := range b.Records {
 		r, d := &b.Records[i], decisions[i]
 		if d.Stands || d.Fate == dedup.Row {
 			continue
 		}
-		out = append(out, entry(r, d))
+		e := entry(r, d)
+		if d.Fate == dedup.Skipped {
+			_, e.Detail = o.cfg.SkippedTo(o.self.TopicID, r.Offset)
+		}
+		out = append(out, e)
 	}
 	return out
 }

@@ -21,7 +21,12 @@ type Request struct {
 	Partition int32     `json:"partition"`
 	From      int64     `json:"from"`
 	To        int64     `json:"to"`
-	By        string    `json:"by"`
+	// Filter says which records are meant.
+	Filter
+	// Rate is the most records a second of this partition; 0: as fast as live
+	// batches allow.
+	Rate float64   `json:"rate,omitempty"`
+	By   string    `json:"by"`
 	At        time.Time `json:"at"`
 }
 

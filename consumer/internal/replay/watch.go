@@ -34,6 +34,10 @@ type Watcher struct {
 	caughtUp bool
 	open     map[runPartition]state
 	owners   map[int32]hold
+	pauses   map[int32]Pause
+	skips    map[uuid.UUID]Skip
+	changed  chan struct{} // closed, and made anew, when pauses change
+	began    time.Time
 }
 
 type runPartition struct {
@@ -65,6 +69,7 @@ func NewWatcher(opts []kgo.Opt, topic string, log *slog.Logger) (*Watcher, error
 	return &Watcher{
 		client: client, topic: topic, log: log,
 		open: map[runPartition]state{}, owners: map[int32]hold{},
+		pauses: map[int32]Pause{}, skips: map[uuid.UUID]Skip{}, changed: make(chan struct{}), began: time.Now(),
 	}, nil
 }
 
@@ -90,6 +95,8 @@ func (w *Watcher) Run(ctx context.Context) {
 				w.log.Warn("a control record is passed over", "error", err)
 			} else if ok {
 				w.apply(m)
+			} else if err := w.order(r.Key, r.Value); err != nil {
+				w.log.Warn("a control record is passed over", "error", err)
 			}
 		})
 	}
@@ -125,6 +132,7 @@ func (w *Watcher) begin() {
 		return
 	}
 	w.caughtUp = true
+	w.stir()
 	for at := range w.open {
 		w.give(at)
 	}
@@ -194,7 +202,7 @@ func (w *Watcher) give(at runPartition) {
 	s.given = h.owner
 	w.open[at] = s
 	reread := partition.Reread{
-		From: s.next, To: s.request.To,
+		From: s.next, To: s.request.To, Only: s.request.Filter.Only(), Rate: s.request.Rate,
 		Wanted: func() bool { return w.wanted(at) },
 		Report: func(p partition.Progress) { w.report(h.ctx, at, p) },
 	}
@@ -211,15 +219,8 @@ func (w *Watcher) report(ctx context.Context, at runPartition, p partition.Progr
 		Run: at.run, Partition: at.partition, Next: p.Next, To: p.To,
 		Records: p.Records, Written: p.Written, Journaled: p.Journaled, Done: p.Done,
 	}
-	if p.Err != nil {
+	if p.Err != nil { // its owner recovers, and goes on by itself
 		m.Error = p.Err.Error()
-		w.mu.Lock()
-		if s, ok := w.open[at]; ok { // its owner recovers, and is to be asked again
-			s.given, s.next = nil, max(s.next, p.Next)
-			w.open[at] = s
-			w.give(at)
-		}
-		w.mu.Unlock()
 	}
 	value, err := json.Marshal(m)
 	if err != nil {
