@@ -98,7 +98,7 @@ func TestAMonthIsDetached(t *testing.T) {
 				tools, err := openTools(command(), s.cfg)
 				require.NoError(t, err)
 				defer tools.close()
-				_, err = tools.replay(t.Context(), "earliest", false)
+				_, err = tools.replay(t.Context(), replaying{from: "earliest"})
 				require.NoError(t, err)
 			}
 			want := report{OK: true, Records: 41, Rows: 41, RollupsEqual: true}

@@ -113,7 +113,7 @@ func TestReplay(t *testing.T) {
 			require.NoError(t, err)
 			defer tools.close()
 			for _, dryRun := range []bool{true, false} {
-				results, err := tools.replay(t.Context(), "earliest", dryRun)
+				results, err := tools.replay(t.Context(), replaying{from: "earliest", dryRun: dryRun})
 				require.NoError(t, err)
 				found, written := 0, 0
 				for _, r := range results {
@@ -127,7 +127,7 @@ func TestReplay(t *testing.T) {
 			}
 			require.Equal(t, before, s.verified())
 			s.balanced(before)
-			results, err := tools.replay(t.Context(), "0:0,2:5", false)
+			results, err := tools.replay(t.Context(), replaying{from: "0:0,2:5"})
 			require.NoError(t, err)
 			require.Len(t, results, 2)
 			require.Zero(t, results[0].Written+results[1].Written)
@@ -201,7 +201,7 @@ func TestFinishedReplaysStayFinished(t *testing.T) {
 	require.NoError(t, err)
 	defer tools.close()
 	for range 5 {
-		_, err = tools.replay(t.Context(), "earliest", false)
+		_, err = tools.replay(t.Context(), replaying{from: "earliest"})
 		require.NoError(t, err)
 	}
 	stop()

@@ -1,23 +1,18 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/user"
-	"sort"
-	"strconv"
-	"strings"
+	"text/tabwriter"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"sluice/consumer/internal/replay"
-	"sluice/consumer/internal/verify"
 )
 
 // replayed is what a replay found and did in one partition.
@@ -29,194 +24,100 @@ type replayed struct {
 	Present   int   `json:"present"`
 	Missing   int   `json:"missing"`
 	Different int   `json:"different"`
-	Written   int   `json:"written"`
+	// GoodNow are dead letters of before that today's rules would take.
+	GoodNow int `json:"good_now"`
+	// Gone is how many offsets below From, or the log's start, Kafka no longer has.
+	Gone    int64 `json:"gone"`
+	Written int   `json:"written"`
+}
+
+// replaying is how a replay goes about it.
+type replaying struct {
+	from, to         string // partition:offset,… or earliest; "" of to: the journal's end
+	fromTime, toTime string
+	topicID          string // "": whatever the topic's is
+	filter           replay.Filter
+	rate             float64 // records a second over all partitions; 0: no bound
+	dryRun, yes      bool
+	reprocess        bool
+	into             string
+	findings         string
 }
 
 func replayCommand() *cobra.Command {
-	var from string
-	var dryRun, asJSON bool
+	var how replaying
+	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "replay --from 0:1200,1:900 | earliest",
+		Use:   "replay --from 0:1200,1:900 | earliest | --from-time T",
 		Short: "Read the topic again from an offset; only what ClickHouse lacks is written",
-		Long: `replay asks the owners of the partitions to read the topic again, from the
-offsets given (inclusive) to where the journal ends. What is decided stands:
-a row that is there is not written again. It is safe at any time, and may be
-interrupted: the owners finish what they were asked.
+		Long: `replay reads the topic from the offsets given (inclusive) up to what the consumer
+has closed, compares it with ClickHouse record by record, and has the partitions'
+owners write what is missing, between live batches and by the same rule. What is
+decided stands: a row that is there is not written again. It is safe at any time,
+and may be interrupted: nothing is doubled, and it says where to go on.
 
-If no consumer runs, the command joins the group and is the owner itself.
+If no consumer runs, the command joins the group and is the owner itself. One
+replay runs at a time; who begins a second is told who runs the first.
 
---from takes partition:offset pairs, or "earliest" for all that the log has.
+  present    has its row, or a fate in the journal
+  missing    has neither: this is what is written
+  different  has another row than the record says; it stands ("consumer verify")
+  good now   became a dead letter, and today's rules would take it; it is put
+             through by --reprocess-under-schema, or "consumer dlq redrive"
 
-Exit status: 0 done, 1 a dry run found something missing or different,
-2 it could not be done.`,
+--from and --to (exclusive) take partition:offset pairs; partitions that --from
+does not name are left out. --from earliest is all that Kafka still has; what it no
+longer has is said before anything begins. Times are RFC 3339, or a duration ago as
+in 90m.
+
+Every run is written to the table operations: "consumer replay history".
+
+Exit status: 0 done, or a dry run found nothing missing or different; 1 a dry run
+found something; 2 it could not be done; 3 another replay runs.`,
+		Example: `  consumer replay --from earliest --dry-run
+  consumer replay --from 0:1200,1:900 --to 0:2000,1:1500
+  consumer replay --from-time 2026-01-02T03:00:00Z --sources web --rate 5000`,
 		Args: cobra.NoArgs,
 		RunE: comparing(func(cmd *cobra.Command, t *tools) error {
-			results, err := t.replay(cmd.Context(), from, dryRun)
-			if err != nil {
+			if how.findings == "" {
+				how.findings = "sluice-replay-findings-" + time.Now().UTC().Format("20060102T150405Z") + ".ndjson"
+			}
+			results, err := t.replay(cmd.Context(), how)
+			var held replay.HeldError
+			switch {
+			case errors.As(err, &held):
+				return exitError{3, err}
+			case err != nil:
 				return err
 			}
-			if err := writeReplayed(cmd.OutOrStdout(), results, dryRun, asJSON); err != nil {
+			if err := writeReplayed(cmd.OutOrStdout(), results, asJSON); err != nil {
 				return err
 			}
-			if dryRun {
-				for _, r := range results {
-					if r.Missing+r.Different > 0 {
-						return exitError{1, nil}
-					}
+			for _, r := range results {
+				if how.dryRun && r.Missing+r.Different > 0 {
+					return exitError{1, nil}
 				}
 			}
 			return nil
 		}),
 	}
-	cmd.Flags().StringVar(&from, "from", "", "partition:offset,… or earliest")
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "compare and write nothing")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print one line of JSON for each partition")
-	cmd.MarkFlagRequired("from") //nolint:errcheck // the flag exists, two lines up
+	f := cmd.Flags()
+	f.StringVar(&how.from, "from", "", "partition:offset,… (inclusive) or earliest")
+	f.StringVar(&how.fromTime, "from-time", "", "from the first record of this time or later, in every partition")
+	f.StringVar(&how.to, "to", "", "partition:offset,… (exclusive)")
+	f.StringVar(&how.toTime, "to-time", "", "up to the first record of this time or later")
+	f.StringVar(&how.topicID, "topic-id", "", "refuse if the topic is of another generation than this id")
+	f.StringSliceVar(&how.filter.Sources, "sources", nil, "only events of these sources")
+	f.StringSliceVar(&how.filter.Types, "types", nil, "only events of these types")
+	f.StringVar(&how.filter.Actor, "actor", "", "only events of this actor")
+	f.Float64Var(&how.rate, "rate", 0, "most records a second over all partitions (0: as fast as live batches allow)")
+	f.BoolVar(&how.dryRun, "dry-run", false, "compare and write nothing")
+	f.BoolVar(&how.reprocess, "reprocess-under-schema", false, "put dead letters through that today's rules would take")
+	f.BoolVar(&how.yes, "yes", false, "do not ask before something is written")
+	f.StringVar(&how.findings, "findings", "", "file for the findings if there are more than 100 (default sluice-replay-findings-TIME.ndjson)")
+	f.BoolVar(&asJSON, "json", false, "print one line of JSON for each partition")
+	cmd.AddCommand(replayHistoryCommand())
 	return cmd
-}
-
-func (t *tools) replay(ctx context.Context, from string, dryRun bool) ([]replayed, error) {
-	ranges, err := t.partitions(ctx)
-	if err != nil {
-		return nil, err
-	}
-	ranges, err = startAt(ranges, from)
-	if err != nil {
-		return nil, err
-	}
-	for i := range ranges {
-		seen, err := t.store.Seen(ctx, ranges[i].At(max(ranges[i].To-1, 0)))
-		if err != nil {
-			return nil, err
-		}
-		// Beyond the journal's end everything is being written anyway.
-		ranges[i].To = max(min(ranges[i].To, seen.End), ranges[i].From)
-	}
-	if dryRun {
-		return t.compareOnly(ctx, ranges)
-	}
-	return t.ask(ctx, ranges)
-}
-
-// startAt cuts the topic's ranges to those that --from names.
-func startAt(all []verify.Range, from string) ([]verify.Range, error) {
-	if from == "earliest" {
-		return all, nil
-	}
-	var out []verify.Range
-	named := map[int64]bool{}
-	for part := range strings.SplitSeq(from, ",") {
-		p, o, ok := strings.Cut(strings.TrimSpace(part), ":")
-		number, err1 := strconv.ParseInt(p, 10, 32)
-		offset, err2 := strconv.ParseInt(o, 10, 64)
-		switch {
-		case !ok || err1 != nil || err2 != nil || offset < 0:
-			return nil, fmt.Errorf("--from %q: want partition:offset, as in 0:1200,1:900, or earliest", part)
-		case number < 0 || number >= int64(len(all)):
-			return nil, fmt.Errorf("--from %q: the topic has partitions 0 to %d", part, len(all)-1)
-		case named[number]:
-			return nil, fmt.Errorf("--from names partition %d twice", number)
-		}
-		named[number] = true
-		r := all[number]
-		if offset < r.From {
-			return nil, fmt.Errorf("--from %q: the log of partition %d begins at offset %d; what came before is no longer in Kafka", part, number, r.From)
-		}
-		if offset > r.To {
-			return nil, fmt.Errorf("--from %q: the log of partition %d ends at offset %d", part, number, r.To)
-		}
-		r.From = offset
-		out = append(out, r)
-	}
-	return out, nil
-}
-
-func (t *tools) compareOnly(ctx context.Context, ranges []verify.Range) ([]replayed, error) {
-	var out []replayed
-	bar := t.bar(ranges, "compare")
-	for _, r := range ranges {
-		last := r.From
-		counts, err := verify.Partition(ctx, t.kafka, t.store, r, false, func(verify.Finding) {}, func(next int64) {
-			bar.Add64(next - last) //nolint:errcheck // a bar that can't be drawn is no fault
-			last = next
-		})
-		if err != nil {
-			return nil, fmt.Errorf("partition %d: %w", r.Self.Partition, err)
-		}
-		out = append(out, replayed{
-			Partition: r.Self.Partition, From: r.From, To: r.To, Records: counts.Records,
-			Present: counts.Records - counts.Missing - counts.Different, Missing: counts.Missing, Different: counts.Different,
-		})
-	}
-	bar.Finish() //nolint:errcheck // as above
-	return out, nil
-}
-
-// ask has the owners do it; if there are none, it becomes the owner.
-func (t *tools) ask(ctx context.Context, ranges []verify.Range) ([]replayed, error) {
-	var s status
-	s.Topic, s.Group = t.cfg.Kafka.Topic, t.cfg.Group.ID
-	if _, err := s.askGroup(ctx, t.kafka.Admin()); err != nil {
-		return nil, fmt.Errorf("looking for the partitions' owners: %w", err)
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	owning := make(chan error, 1)
-	if len(s.Members) == 0 {
-		fmt.Fprintln(t.err, "no consumer runs: joining the group to do it here")
-		go func() {
-			err := consume(ctx, t.cfg, t.log, unregistered())
-			if err != nil {
-				cancel()
-			}
-			owning <- err
-		}()
-	} else {
-		owning <- nil
-	}
-	run, by := uuid.New(), who()
-	var requests []replay.Request
-	at := map[int32]replay.Progress{}
-	for _, r := range ranges {
-		if r.From < r.To {
-			requests = append(requests, replay.Request{Run: run, TopicID: r.Self.TopicID, Partition: r.Self.Partition, From: r.From, To: r.To, By: by, At: time.Now().UTC()})
-		}
-		at[r.Self.Partition] = replay.Progress{Next: r.From, To: r.To}
-	}
-	bar := t.bar(ranges, "replay")
-	totals := map[int32]replayed{}
-	err := replay.Ask(ctx, t.cfg.Kafka.Options(t.log), t.cfg.Kafka.Control, requests, func(p replay.Progress) {
-		if p.Error != "" {
-			fmt.Fprintf(t.err, "partition %d: %s; it recovers and goes on\n", p.Partition, p.Error)
-			return
-		}
-		bar.Add64(p.Next - at[p.Partition].Next) //nolint:errcheck // as above
-		at[p.Partition] = p
-		totals[p.Partition] = replayed{Records: p.Records, Written: p.Written + p.Journaled, Missing: p.Written + p.Journaled, Present: p.Records - p.Written - p.Journaled}
-	})
-	bar.Finish() //nolint:errcheck // as above
-	cancel()
-	if ownErr := <-owning; err == nil || ownErr != nil {
-		err = errors.Join(ownErr, dropCanceled(err))
-	}
-	if err != nil {
-		return nil, err
-	}
-	var out []replayed
-	for _, r := range ranges {
-		x := totals[r.Self.Partition]
-		x.Partition, x.From, x.To = r.Self.Partition, r.From, r.To
-		out = append(out, x)
-	}
-	sort.Slice(out, func(i, j int) bool { return out[i].Partition < out[j].Partition })
-	return out, nil
-}
-
-func dropCanceled(err error) error {
-	if errors.Is(err, context.Canceled) {
-		return nil
-	}
-	return err
 }
 
 // who names the person at the keyboard, for the record of the run.
@@ -236,7 +137,7 @@ func hostname() string {
 	return host
 }
 
-func writeReplayed(w io.Writer, results []replayed, dryRun, asJSON bool) error {
+func writeReplayed(w io.Writer, results []replayed, asJSON bool) error {
 	if asJSON {
 		enc := json.NewEncoder(w)
 		for _, r := range results {
@@ -246,19 +147,10 @@ func writeReplayed(w io.Writer, results []replayed, dryRun, asJSON bool) error {
 		}
 		return nil
 	}
-	last := "written"
-	if dryRun {
-		last = "different"
-	}
-	fmt.Fprintf(w, "partition       from         to    records    present    missing  %9s\n", last)
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(table, "partition\tfrom\tto\trecords\tpresent\tmissing\tdifferent\tgood now\twritten\t")
 	for _, r := range results {
-		n := r.Written
-		if dryRun {
-			n = r.Different
-		}
-		if _, err := fmt.Fprintf(w, "%9d %10d %10d %10d %10d %10d %10d\n", r.Partition, r.From, r.To, r.Records, r.Present, r.Missing, n); err != nil {
-			return err
-		}
+		fmt.Fprintf(table, "%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t\n", r.Partition, r.From, r.To, r.Records, r.Present, r.Missing, r.Different, r.GoodNow, r.Written)
 	}
-	return nil
+	return table.Flush()
 }

@@ -7,13 +7,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"time"
 
 	"github.com/docker/go-units"
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"sluice/consumer/internal/kafka"
 	"sluice/consumer/internal/store"
@@ -377,10 +375,5 @@ func (t *tools) bar(ranges []verify.Range, what string) *progressbar.ProgressBar
 	for _, r := range ranges {
 		n += r.To - r.From
 	}
-	file, ok := t.err.(*os.File)
-	visible := ok && term.IsTerminal(int(file.Fd()))
-	return progressbar.NewOptions64(n,
-		progressbar.OptionSetDescription(what), progressbar.OptionSetWriter(t.err),
-		progressbar.OptionSetVisibility(visible), progressbar.OptionShowCount(), progressbar.OptionShowIts(),
-		progressbar.OptionSetItsString("records"), progressbar.OptionClearOnFinish())
+	return t.progress(n, what)
 }

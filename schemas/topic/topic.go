@@ -38,6 +38,9 @@ const (
 	// HeaderForwardedFrom is the [Origin] of a record that the consumer moved
 	// to the partition its key belongs to.
 	HeaderForwardedFrom = "forwarded-from"
+	// HeaderRedrivenFrom is the [Origin] of a record that became a dead letter
+	// and was put through again.
+	HeaderRedrivenFrom = "redriven-from"
 )
 
 // Headers of a record of [DeadLetters].

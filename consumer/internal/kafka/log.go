@@ -296,6 +296,20 @@ func (l *Log) Forward(ctx context.Context, self topic.Origin, moved []*batch.Rec
 	return l.produce(ctx, records)
 }
 
+// Redrive writes records that once became dead letters to the partition their keys
+// belong to, value and timestamp kept, and returns when all are acknowledged.
+// origins says what each came from.
+func (l *Log) Redrive(ctx context.Context, letters []*batch.Record, origins []topic.Origin) error {
+	records := make([]*kgo.Record, len(letters))
+	for i, r := range letters {
+		records[i] = &kgo.Record{
+			Topic: l.names.Topic, Partition: r.Home, Key: r.Event.AppendKey(nil), Value: r.Value, Timestamp: r.Timestamp,
+			Headers: append(headersOf(r.Headers), kgo.RecordHeader{Key: topic.HeaderRedrivenFrom, Value: []byte(origins[i].String())}),
+		}
+	}
+	return l.produce(ctx, records)
+}
+
 // ackBound is how long an acknowledgement may take. The record is tried on after
 // that: written then, it is a copy.
 const ackBound = 10 * time.Second

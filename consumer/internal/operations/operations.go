@@ -16,18 +16,18 @@ import (
 
 // The kinds of operations.
 const (
-	Replay       = "replay"
-	ReplayInto   = "replay into"
-	Reread       = "re-read" // the group's offset was set back by other tools
-	Jump         = "jump"    // it was set forward, and not followed
-	Redrive      = "redrive"
-	Discard      = "discard"
-	Pause        = "pause"
-	Resume       = "resume"
-	Skip         = "skip"
-	SetOffsets   = "offsets set"
-	GrowTopic    = "topic grow"
-	DeadLetter   = "dead letter" // what became of one of them
+	Replay     = "replay"
+	ReplayInto = "replay into"
+	Reread     = "re-read" // the group's offset was set back by other tools
+	Jump       = "jump"    // it was set forward, and not followed
+	Redrive    = "redrive"
+	Discard    = "discard"
+	Pause      = "pause"
+	Resume     = "resume"
+	Skip       = "skip"
+	SetOffsets = "offsets set"
+	GrowTopic  = "topic grow"
+	DeadLetter = "dead letter" // what became of one of them
 )
 
 // The states of an operation.

@@ -16,7 +16,9 @@ import (
 // Request asks for one partition's range to be read again. It is the value of
 // the key [RequestKey], which is deleted (a tombstone) when the run is over.
 type Request struct {
-	Run       uuid.UUID `json:"run"`
+	Run uuid.UUID `json:"run"`
+	// Operation is the command's run, of which this may be one range of many.
+	Operation uuid.UUID `json:"operation"`
 	TopicID   uuid.UUID `json:"topic_id"`
 	Partition int32     `json:"partition"`
 	From      int64     `json:"from"`
@@ -27,7 +29,7 @@ type Request struct {
 	// batches allow.
 	Rate float64   `json:"rate,omitempty"`
 	By   string    `json:"by"`
-	At        time.Time `json:"at"`
+	At   time.Time `json:"at"`
 }
 
 // Progress is an owner's answer, under the key [ProgressKey].

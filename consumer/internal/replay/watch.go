@@ -202,7 +202,7 @@ func (w *Watcher) give(at runPartition) {
 	s.given = h.owner
 	w.open[at] = s
 	reread := partition.Reread{
-		From: s.next, To: s.request.To, Only: s.request.Filter.Only(), Rate: s.request.Rate,
+		From: s.next, To: s.request.To, Only: s.request.Only(), Rate: s.request.Rate,
 		Wanted: func() bool { return w.wanted(at) },
 		Report: func(p partition.Progress) { w.report(h.ctx, at, p) },
 	}

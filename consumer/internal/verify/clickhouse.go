@@ -165,8 +165,8 @@ func (s ClickHouse) Repeated(ctx context.Context, found func(Finding)) (int, err
 func (s ClickHouse) Unspoken(ctx context.Context, ranges []Range) (int, error) {
 	condition := "false"
 	for _, r := range ranges {
-		for _, x := range r.stretches(r.From, 1<<62) {
-			condition += fmt.Sprintf(" OR topic_id = '%s' AND partition = %d AND offset BETWEEN %d AND %d", x.self.TopicID, x.self.Partition, x.first, x.last)
+		for _, x := range r.Stretches(r.From, 1<<62) {
+			condition += fmt.Sprintf(" OR topic_id = '%s' AND partition = %d AND offset BETWEEN %d AND %d", x.Self.TopicID, x.Self.Partition, x.First, x.Last)
 		}
 	}
 	var n uint64
@@ -197,8 +197,8 @@ func (s ClickHouse) Astray(ctx context.Context, ranges []Range, found func(Findi
 	condition := "false"
 	for _, r := range ranges {
 		if r.From < r.To {
-			for _, x := range r.stretches(r.From, r.To-1) {
-				condition += fmt.Sprintf(" OR topic_id = '%s' AND partition = %d AND offset BETWEEN %d AND %d", x.self.TopicID, x.self.Partition, x.first, x.last)
+			for _, x := range r.Stretches(r.From, r.To-1) {
+				condition += fmt.Sprintf(" OR topic_id = '%s' AND partition = %d AND offset BETWEEN %d AND %d", x.Self.TopicID, x.Self.Partition, x.First, x.Last)
 			}
 		}
 	}

@@ -39,7 +39,7 @@ type named struct {
 // compare compares the chunk, which reaches from first to last, and forgets it.
 func (c *comparison) compare(ctx context.Context, first, last int64) error {
 	c.counts.Records += len(c.facts)
-	for _, s := range c.r.stretches(first, last) {
+	for _, s := range c.r.Stretches(first, last) {
 		if err := c.rows(ctx, s); err != nil {
 			return err
 		}
@@ -62,9 +62,9 @@ func (c *comparison) compare(ctx context.Context, first, last int64) error {
 }
 
 // rows joins the stretch's rows to its records; both are in offset order.
-func (c *comparison) rows(ctx context.Context, s stretch) error {
-	i, last := c.from(s.first), int64(-1)
-	return c.Store.Rows(ctx, s.self, s.first, s.last, func(r Row) {
+func (c *comparison) rows(ctx context.Context, s Stretch) error {
+	i, last := c.from(s.First), int64(-1)
+	return c.Store.Rows(ctx, s.Self, s.First, s.Last, func(r Row) {
 		if r.Offset == last {
 			return // repeats are found by key, wherever they come from
 		}
@@ -99,15 +99,15 @@ func (c *comparison) from(offset int64) int {
 }
 
 // fates joins the stretch's fates to its records.
-func (c *comparison) fates(ctx context.Context, s stretch) error {
-	if c.reached != s.self.TopicID { // a log id's ranges are asked for once, and carried on
-		c.reached, c.ranges = s.self.TopicID, c.ranges[:0]
-		if err := c.Store.Reaching(ctx, s.self, s.first, func(f Fate) { c.ranges = append(c.ranges, f) }); err != nil {
+func (c *comparison) fates(ctx context.Context, s Stretch) error {
+	if c.reached != s.Self.TopicID { // a log id's ranges are asked for once, and carried on
+		c.reached, c.ranges = s.Self.TopicID, c.ranges[:0]
+		if err := c.Store.Reaching(ctx, s.Self, s.First, func(f Fate) { c.ranges = append(c.ranges, f) }); err != nil {
 			return err
 		}
 	}
-	i := c.from(s.first)
-	err := c.Store.Fates(ctx, s.self, s.first, s.last, func(f Fate) {
+	i := c.from(s.First)
+	err := c.Store.Fates(ctx, s.Self, s.First, s.Last, func(f Fate) {
 		if f.Last > f.Offset {
 			c.ranges = append(c.ranges, f)
 			return
@@ -126,13 +126,13 @@ func (c *comparison) fates(ctx context.Context, s stretch) error {
 		return err
 	}
 	for _, f := range c.ranges {
-		for i := c.from(max(f.Offset, s.first)); i < len(c.facts) && c.facts[i].offset <= min(f.Last, s.last); i++ {
+		for i := c.from(max(f.Offset, s.First)); i < len(c.facts) && c.facts[i].offset <= min(f.Last, s.Last); i++ {
 			if c.facts[i].actual == nothing {
 				c.facts[i].actual = stateOf(f)
 			}
 		}
 	}
-	c.ranges = slices.DeleteFunc(c.ranges, func(f Fate) bool { return f.Last <= s.last })
+	c.ranges = slices.DeleteFunc(c.ranges, func(f Fate) bool { return f.Last <= s.Last })
 	return nil
 }
 

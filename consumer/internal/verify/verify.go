@@ -146,16 +146,16 @@ func (r Range) segments() []Segment {
 	return r.Segments
 }
 
-// stretch is a part of a range under one log id: first to last, inclusive.
-type stretch struct {
-	self        topic.Origin
-	first, last int64
+// Stretch is a part of a range under one log id: First to Last, inclusive.
+type Stretch struct {
+	Self        topic.Origin
+	First, Last int64
 }
 
-// stretches cuts first..last where segments begin.
-func (r Range) stretches(first, last int64) []stretch {
+// Stretches cuts first..last where segments begin.
+func (r Range) Stretches(first, last int64) []Stretch {
 	segments := r.segments()
-	var out []stretch
+	var out []Stretch
 	for i, s := range segments {
 		a, b := max(first, s.From), last
 		if i == 0 {
@@ -165,7 +165,7 @@ func (r Range) stretches(first, last int64) []stretch {
 			b = min(b, segments[i+1].From-1)
 		}
 		if a <= b {
-			out = append(out, stretch{topic.Origin{TopicID: s.LogID, Partition: r.Self.Partition}, a, b})
+			out = append(out, Stretch{topic.Origin{TopicID: s.LogID, Partition: r.Self.Partition}, a, b})
 		}
 	}
 	return out
@@ -173,7 +173,7 @@ func (r Range) stretches(first, last int64) []stretch {
 
 // At is the origin of an offset of the log as it is now.
 func (r Range) At(offset int64) topic.Origin {
-	o := r.stretches(offset, offset)[0].self
+	o := r.Stretches(offset, offset)[0].Self
 	o.Offset = offset
 	return o
 }

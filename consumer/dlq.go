@@ -1,0 +1,403 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"sluice/consumer/internal/batch"
+	"sluice/consumer/internal/deadletter"
+	"sluice/schemas/event"
+	"sluice/schemas/topic"
+)
+
+// choosing are the flags that choose dead letters.
+type choosing struct {
+	reasons, sources []string
+	origins          []string
+	since, until     string
+}
+
+func (c *choosing) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringSliceVar(&c.reasons, "reason", nil, "only of these reasons (empty, malformed, refused, foreign)")
+	f.StringSliceVar(&c.sources, "source", nil, "only of these sources, as the value names them")
+	f.StringSliceVar(&c.origins, "origin", nil, "only of these origins: topic id/partition/offset, or partition:offset")
+	f.StringVar(&c.since, "since", "", "only records of this time (RFC 3339, or a duration ago) or later")
+	f.StringVar(&c.until, "until", "", "only records of before this time")
+}
+
+func (c *choosing) choice(ctx context.Context, t *tools) (deadletter.Choice, error) {
+	out := deadletter.Choice{Reasons: c.reasons, Sources: c.sources}
+	var err error
+	if len(c.origins) > 0 {
+		id, _, err := t.kafka.Topic(ctx)
+		if err != nil {
+			return out, err
+		}
+		if out.Origins, err = deadletter.ParseOrigins(id, c.origins); err != nil {
+			return out, exitError{2, err}
+		}
+	}
+	if c.since != "" {
+		if out.Since, err = moment("--since", c.since); err != nil {
+			return out, err
+		}
+	}
+	if c.until != "" {
+		if out.Until, err = moment("--until", c.until); err != nil {
+			return out, err
+		}
+	}
+	return out, nil
+}
+
+func dlqCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "dlq",
+		Short: "Look at dead letters, put them through, or discard them",
+		Long: `A record that can't become a row goes to the dead-letter topic as it came, with the
+reason and where it came from. Nothing leaves that topic: what is done with a
+letter is written beside it, in the table operations.`,
+	}
+	cmd.AddCommand(dlqListCommand(), dlqShowCommand(), dlqStatsCommand(), dlqRedriveCommand(), dlqDiscardCommand())
+	return cmd
+}
+
+// letter is a dead letter as list and show print it.
+type letter struct {
+	Origin    string           `json:"origin"`
+	Partition int32            `json:"partition"`
+	Offset    int64            `json:"offset"`
+	Reason    string           `json:"reason"`
+	Detail    string           `json:"detail"`
+	Source    string           `json:"source"`
+	Time      time.Time        `json:"time"`
+	Bytes     int              `json:"bytes"`
+	Fate      *deadletter.Fate `json:"fate,omitempty"`
+}
+
+func letterOf(l deadletter.Letter, settled map[topic.Origin]deadletter.Fate) letter {
+	out := letter{
+		Origin: l.Origin.String(), Partition: l.Origin.Partition, Offset: l.Origin.Offset, Reason: l.Reason, Detail: l.Detail,
+		Source: l.Source(), Time: l.Time.UTC(), Bytes: len(l.Value),
+	}
+	if f, ok := settled[l.Origin]; ok {
+		out.Fate = &f
+	}
+	return out
+}
+
+// letters calls each for the letters that are chosen, decoded by today's rules.
+func (t *tools) letters(ctx context.Context, c deadletter.Choice, each func(deadletter.Letter, *batch.Record) error) error {
+	_, partitions, err := t.kafka.Topic(ctx)
+	if err != nil {
+		return err
+	}
+	decoder := batch.NewDecoder(partitions)
+	return deadletter.Read(ctx, t.cfg.Kafka.Options(t.log), t.cfg.Kafka.DeadLetters, func(l deadletter.Letter) error {
+		record := decoder.Decode(l.Raw())
+		if !c.Takes(l, &record) {
+			return nil
+		}
+		return each(l, &record)
+	})
+}
+
+var errEnough = errors.New("enough")
+
+func dlqListCommand() *cobra.Command {
+	var c choosing
+	var asJSON, all bool
+	var limit int
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List dead letters that nobody has dealt with",
+		Long: `list shows dead letters in the order of the dead-letter topic's partitions, without
+those that were put through or discarded (--all shows them too).
+
+Exit status: 0 shown, 2 it could not be done.`,
+		Example: "  consumer dlq list --reason malformed --since 24h",
+		Args:    cobra.NoArgs,
+		RunE: comparing(func(cmd *cobra.Command, t *tools) error {
+			choice, settled, err := t.chosen(cmd.Context(), c)
+			if err != nil {
+				return err
+			}
+			var out []letter
+			more := false
+			err = t.letters(cmd.Context(), choice, func(l deadletter.Letter, _ *batch.Record) error {
+				x := letterOf(l, settled)
+				if x.Fate != nil && !all {
+					return nil
+				}
+				if limit > 0 && len(out) == limit {
+					more = true
+					return errEnough
+				}
+				out = append(out, x)
+				return nil
+			})
+			if err != nil && !errors.Is(err, errEnough) {
+				return err
+			}
+			if more {
+				fmt.Fprintf(t.err, "and more: --limit shows them (0: all)\n")
+			}
+			return writeLetters(cmd.OutOrStdout(), out, asJSON)
+		}),
+	}
+	c.flags(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one line of JSON for each letter")
+	cmd.Flags().BoolVar(&all, "all", false, "those that somebody dealt with too")
+	cmd.Flags().IntVar(&limit, "limit", 100, "how many to show (0: all)")
+	return cmd
+}
+
+func (t *tools) chosen(ctx context.Context, c choosing) (deadletter.Choice, map[topic.Origin]deadletter.Fate, error) {
+	bound, cancel := context.WithTimeout(ctx, statusBound)
+	defer cancel()
+	choice, err := c.choice(bound, t)
+	if err != nil {
+		return choice, nil, err
+	}
+	settled, err := deadletter.Settled(bound, t.store.Conn())
+	return choice, settled, err
+}
+
+func writeLetters(w io.Writer, all []letter, asJSON bool) error {
+	if asJSON {
+		enc := json.NewEncoder(w)
+		for _, l := range all {
+			if err := enc.Encode(l); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "ORIGIN\tTIME\tREASON\tSOURCE\tBYTES\tFATE\tDETAIL")
+	for _, l := range all {
+		fate := "-"
+		if l.Fate != nil {
+			fate = l.Fate.State
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", l.Origin, l.Time.Format(time.RFC3339), l.Reason, l.Source, l.Bytes, fate, l.Detail)
+	}
+	return table.Flush()
+}
+
+func dlqShowCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "show ORIGIN",
+		Short: "Show a dead letter as it came, what was wrong, and what would become of it now",
+		Long: `show prints the record as it came, the reason it could not become a row and the
+place of the fault, what was done with it, and what today's rules would make of it.
+ORIGIN is topic id/partition/offset, or partition:offset of the topic as it is.
+
+Exit status: 0 shown, 1 there is no such dead letter, 2 it could not be done.`,
+		Example: "  consumer dlq show 0:1200",
+		Args:    cobra.ExactArgs(1),
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return comparing(func(cmd *cobra.Command, t *tools) error {
+			choice, settled, err := t.chosen(cmd.Context(), choosing{origins: args})
+			if err != nil {
+				return err
+			}
+			var found *shown
+			err = t.letters(cmd.Context(), choice, func(l deadletter.Letter, r *batch.Record) error {
+				s, err := t.show(cmd.Context(), l, r, settled)
+				if err != nil {
+					return err
+				}
+				found = &s
+				return errEnough
+			})
+			if err != nil && !errors.Is(err, errEnough) {
+				return err
+			}
+			if found == nil {
+				return exitError{1, fmt.Errorf("there is no dead letter of %s; \"consumer receipt\" tells what became of an event", args[0])}
+			}
+			return found.write(cmd.OutOrStdout(), asJSON)
+		})(cmd, nil)
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print it as one line of JSON")
+	return cmd
+}
+
+// shown is a dead letter in full.
+type shown struct {
+	letter
+	Key     *string           `json:"key"`
+	Value   string            `json:"value"`
+	Hex     bool              `json:"value_is_hex,omitempty"`
+	Headers map[string]string `json:"headers"`
+	// Faults are what today's rules find wrong, each with its place.
+	Faults []string `json:"faults"`
+	// Now is what would become of it.
+	Now string `json:"now"`
+}
+
+func (t *tools) show(ctx context.Context, l deadletter.Letter, r *batch.Record, settled map[topic.Origin]deadletter.Fate) (shown, error) {
+	s := shown{letter: letterOf(l, settled), Headers: map[string]string{}, Faults: []string{}, Value: string(l.Value)}
+	if !utf8.Valid(l.Value) {
+		s.Value, s.Hex = hex.Dump(l.Value), true
+	}
+	if l.Key != nil {
+		key := string(l.Key)
+		s.Key = &key
+	}
+	for _, h := range l.Headers {
+		s.Headers[h.Key] = string(h.Value)
+	}
+	if r.Reason != "" {
+		if len(l.Value) > 0 {
+			_, faults := event.NewDecoder(event.Ceiling()).Decode(l.Value, time.Time{})
+			for _, f := range faults {
+				s.Faults = append(s.Faults, f.String())
+			}
+		}
+		s.Now = "a dead letter again: " + r.Reason + ": " + r.Detail
+		return s, nil
+	}
+	first, err := t.store.FirstOf(ctx, []*batch.Record{r})
+	if err != nil {
+		return s, err
+	}
+	f, taken := first[r.ID]
+	switch {
+	case taken && f.Hash == r.Hash:
+		s.Now = "nothing new: its event has a row, of " + f.Origin.String()
+	case taken:
+		s.Now = "a conflict: its event has a row of another payload, of " + f.Origin.String()
+	case l.Reason == topic.ReasonRefused:
+		s.Now = "a row, unless ClickHouse refuses it again"
+	default:
+		s.Now = "a row"
+	}
+	return s, nil
+}
+
+func (s shown) write(w io.Writer, asJSON bool) error {
+	if asJSON {
+		return json.NewEncoder(w).Encode(s)
+	}
+	fmt.Fprintf(w, "origin   %s\ntime     %s\nreason   %s\ndetail   %s\n", s.Origin, s.Time.Format(time.RFC3339Nano), s.Reason, s.Detail)
+	for _, f := range s.Faults {
+		fmt.Fprintf(w, "fault    %s\n", f)
+	}
+	fmt.Fprintf(w, "now      %s\n", s.Now)
+	if s.Fate != nil {
+		fmt.Fprintf(w, "fate     %s by %s at %s: %s\n", s.Fate.State, s.Fate.Who, s.Fate.At.UTC().Format(time.RFC3339), s.Fate.Reason)
+	}
+	if s.Key != nil {
+		fmt.Fprintf(w, "key      %s\n", *s.Key)
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Headers)) {
+		fmt.Fprintf(w, "header   %s: %s\n", name, s.Headers[name])
+	}
+	_, err := fmt.Fprintf(w, "value, %d bytes:\n%s\n", s.Bytes, strings.TrimRight(s.Value, "\n"))
+	return err
+}
+
+func dlqStatsCommand() *cobra.Command {
+	var c choosing
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "stats",
+		Short: "Count dead letters by reason, source and what was done with them",
+		Long: `stats counts the dead letters of the topic by reason, source and fate.
+
+Exit status: 0 shown, 2 it could not be done.`,
+		Example: "  consumer dlq stats --json",
+		Args:    cobra.NoArgs,
+		RunE: comparing(func(cmd *cobra.Command, t *tools) error {
+			choice, settled, err := t.chosen(cmd.Context(), c)
+			if err != nil {
+				return err
+			}
+			lines := map[[3]string]*statLine{}
+			err = t.letters(cmd.Context(), choice, func(l deadletter.Letter, r *batch.Record) error {
+				fate := "open"
+				if f, ok := settled[l.Origin]; ok {
+					fate = f.State
+				}
+				key := [3]string{l.Reason, l.Source(), fate}
+				x := lines[key]
+				if x == nil {
+					x = &statLine{Reason: key[0], Source: key[1], Fate: fate, First: l.Time.UTC()}
+					lines[key] = x
+				}
+				x.add(l, r.Reason == "")
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+			return writeStats(cmd.OutOrStdout(), lines, asJSON)
+		}),
+	}
+	c.flags(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one line of JSON for each line")
+	return cmd
+}
+
+// statLine is a line of stats. GoodNow are letters that today's rules would take.
+type statLine struct {
+	Reason  string    `json:"reason"`
+	Source  string    `json:"source"`
+	Fate    string    `json:"fate"`
+	Letters int       `json:"letters"`
+	GoodNow int       `json:"good_now"`
+	Bytes   int64     `json:"bytes"`
+	First   time.Time `json:"first"`
+	Last    time.Time `json:"last"`
+}
+
+func (x *statLine) add(l deadletter.Letter, good bool) {
+	x.Letters++
+	x.Bytes += int64(len(l.Value))
+	if good {
+		x.GoodNow++
+	}
+	at := l.Time.UTC()
+	if at.Before(x.First) {
+		x.First = at
+	}
+	if at.After(x.Last) {
+		x.Last = at
+	}
+}
+
+func writeStats(w io.Writer, lines map[[3]string]*statLine, asJSON bool) error {
+	all := slices.SortedFunc(maps.Values(lines), func(a, b *statLine) int { return b.Letters - a.Letters })
+	if asJSON {
+		enc := json.NewEncoder(w)
+		for _, x := range all {
+			if err := enc.Encode(x); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "REASON\tSOURCE\tFATE\tLETTERS\tGOOD NOW\tBYTES\tFIRST\tLAST")
+	for _, x := range all {
+		fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s\n", x.Reason, x.Source, x.Fate, x.Letters, x.GoodNow, x.Bytes, x.First.Format(time.RFC3339), x.Last.Format(time.RFC3339))
+	}
+	return table.Flush()
+}
