@@ -82,6 +82,7 @@ configuration, or a command that could not be carried out.`,
 	service.AddFlags(root.PersistentFlags(), defaults())
 	root.AddCommand(configCommand(), migrateCommand(), topicsCommand(), verifyCommand(), replayCommand(), doctorCommand(), statusCommand(), edgesCommand())
 	root.AddCommand(dlqCommand())
+	root.AddCommand(reportCommand())
 	return root
 }
 
