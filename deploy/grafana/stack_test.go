@@ -137,7 +137,7 @@ func (s *stack) startEdge() {
 	s.t.Helper()
 	addresses := s.free(2)
 	s.edge, s.edgeAdmin = addresses[0], addresses[1]
-	s.start(s.ingest, s.edgeAdmin, "SLUICE_HTTP_ADDRESS="+s.edge, "SLUICE_KAFKA_BROKERS="+strings.Join(s.brokers, ","))
+	s.start(s.ingest, s.edgeAdmin, "SLUICE_HTTP_ADDRESS="+s.edge, "SLUICE_KAFKA_BROKERS="+strings.Join(s.brokers, ","), "SLUICE_SPOOL_DIR="+filepath.Join(s.t.TempDir(), "spool"))
 }
 
 // startConsumer starts a consumer.
@@ -247,6 +247,11 @@ func newWorld(t *testing.T) *stack {
 	s.post(http.StatusAccepted, events(60, 90, "first")...)
 	s.post(http.StatusBadRequest, map[string]any{"source": "web"})
 	s.garbage(3)
+	s.await("completeness", func() bool {
+		got, err := s.query("SELECT source FROM complete_through")
+		require.NoError(t, err)
+		return len(got) > 0
+	})
 	s.await("fates", func() bool {
 		got, err := s.query("SELECT toInt32(sumIf(records, fate = 'duplicate')) AS d, toInt32(sumIf(records, fate = 'conflict')) AS c, toInt32(sumIf(records, fate = 'dead_letter')) AS l FROM journal FINAL WHERE entry = 'fate'")
 		require.NoError(t, err)
