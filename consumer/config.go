@@ -97,7 +97,7 @@ func (c config) validate() error {
 }
 
 // edgeSections are the edge's parts of a shared environment.
-var edgeSections = []string{"http", "limits", "produce", "spool", "shutdown", "ingest", "auth", "schemas", "insecure"}
+var edgeSections = []string{"http", "limits", "produce", "spool", "shutdown", "ingest", "auth", "schemas", "insecure", "known", "admission"}
 
 func load(cmd *cobra.Command) (config, error) {
 	c, err := service.Load(defaults(), service.FromProcess(cmd.Flags(), edgeSections...))

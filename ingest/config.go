@@ -9,9 +9,12 @@ import (
 
 	"sluice/deploy/service"
 	"sluice/ingest/internal/httpapi"
+	"sluice/ingest/internal/known"
+	"sluice/ingest/internal/mode"
 	"sluice/ingest/internal/produce"
 	"sluice/ingest/internal/spool"
 	"sluice/schemas/event"
+	"sluice/schemas/topic"
 )
 
 // config is all that can be configured. "help" tags are the flags' usage texts.
@@ -23,6 +26,8 @@ type config struct {
 	Limits   limitsConfig   `mapstructure:"limits"`
 	Produce  produceConfig  `mapstructure:"produce"`
 	Spool    spoolConfig    `mapstructure:"spool"`
+	Ingest   answerConfig   `mapstructure:"ingest"`
+	Known    knownConfig    `mapstructure:"known"`
 	Shutdown shutdownConfig `mapstructure:"shutdown"`
 	Auth     authConfig     `mapstructure:"auth"`
 	Schemas  schemasConfig  `mapstructure:"schemas"`
@@ -53,6 +58,17 @@ type limitsConfig struct {
 	MaxAge        time.Duration `mapstructure:"max_age" help:"how far occurred_at may lie in the past; 0: unchecked"`
 }
 
+type answerConfig struct {
+	Mode     string        `mapstructure:"mode" help:"async: answer once the log has the event; sync: once it can be queried. Switched while it runs: \"ingest mode --help\""`
+	SyncWait time.Duration `mapstructure:"sync_wait" help:"most time that an answer waits for its event to be stored, in sync mode or by Prefer: wait"`
+	Group    string        `mapstructure:"group" help:"the consumer group whose offsets tell what is stored: the consumer's group.id"`
+}
+
+type knownConfig struct {
+	Bytes int64         `mapstructure:"bytes" help:"memory for keys lately acknowledged, whose repeats are not written again; 0: none"`
+	Age   time.Duration `mapstructure:"age" help:"how long such a key is remembered at most"`
+}
+
 type produceConfig struct {
 	AckTimeout    time.Duration `mapstructure:"ack_timeout" help:"how long a request waits for the log's acknowledgement"`
 	Linger        time.Duration `mapstructure:"linger" help:"how long a partition waits for more records before it sends"`
@@ -80,6 +96,7 @@ type shutdownConfig struct {
 func defaults() config {
 	limits := httpapi.DefaultConfig()
 	send := produce.DefaultConfig("")
+	repeats := known.DefaultConfig()
 	keep := spool.DefaultConfig("")
 	return config{
 		HTTP: httpConfig{
@@ -105,6 +122,8 @@ func defaults() config {
 			MaxAhead:      limits.Event.MaxAhead,
 			MaxAge:        limits.Event.MaxAge,
 		},
+		Ingest: answerConfig{Mode: string(mode.Async), SyncWait: limits.SyncWait, Group: topic.Group},
+		Known:  knownConfig{Bytes: repeats.Bytes, Age: repeats.Age},
 		Produce: produceConfig{
 			AckTimeout:    send.AckTimeout,
 			Linger:        send.Linger,
@@ -151,13 +170,23 @@ func (c config) validate() error {
 	if err := c.spool("unset").Validate(); err != nil && c.Spool.Enabled {
 		return err
 	}
+	if err := c.known().Validate(); err != nil {
+		return fmt.Errorf("known: %w", err)
+	}
+	if _, err := mode.Parse(c.Ingest.Mode); err != nil {
+		return fmt.Errorf("ingest.%w", err)
+	}
+	if c.Ingest.Group == "" {
+		return errors.New("ingest.group must be set: the consumer's group.id")
+	}
 	h := c.HTTP
 	switch {
 	case h.ReadHeaderTimeout <= 0 || h.ReadTimeout < h.ReadHeaderTimeout || h.IdleTimeout <= 0:
 		return errors.New("http: read_header_timeout and idle_timeout must be more than 0, read_timeout at least read_header_timeout")
-	case h.WriteTimeout < h.ReadTimeout+c.Produce.AckTimeout:
-		return fmt.Errorf("http.write_timeout is %v, want at least read_timeout and produce.ack_timeout together, %v",
-			h.WriteTimeout, h.ReadTimeout+c.Produce.AckTimeout)
+	case h.WriteTimeout < h.ReadTimeout+2*c.Produce.AckTimeout+c.Ingest.SyncWait:
+		// Twice: a post may wait for another of its key, and go itself then.
+		return fmt.Errorf("http.write_timeout is %v, want at least read_timeout, twice produce.ack_timeout and ingest.sync_wait together, %v",
+			h.WriteTimeout, h.ReadTimeout+2*c.Produce.AckTimeout+c.Ingest.SyncWait)
 	case h.MaxConnections < 1 || h.MaxHeaderBytes < 1024:
 		return errors.New("http: max_connections must be at least 1, max_header_bytes at least 1024")
 	case c.Shutdown.Grace < 0 || c.Shutdown.Drain <= 0 || c.Shutdown.Flush <= 0:
@@ -174,8 +203,11 @@ func (c config) api() httpapi.Config {
 		BatchItems:    l.BatchItems,
 		BodyBytes:     l.BodyBytes,
 		InFlightBytes: l.InFlightBytes,
+		SyncWait:      c.Ingest.SyncWait,
 	}
 }
+
+func (c config) known() known.Config { return known.Config(c.Known) }
 
 func (c config) producer() produce.Config {
 	return produce.Config{

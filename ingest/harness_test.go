@@ -69,6 +69,12 @@ func startEdge(t testing.TB, cluster *kfake.Cluster, change func(*config)) *edge
 // launchEdge starts an edge and waits until it listens.
 func launchEdge(t testing.TB, brokers []string, change func(*config)) *edge {
 	t.Helper()
+	return launchReloading(t, brokers, change, rereading{})
+}
+
+// launchReloading starts an edge that reads its configuration again from again.
+func launchReloading(t testing.TB, brokers []string, change func(*config), again rereading) *edge {
+	t.Helper()
 	cfg := defaults()
 	cfg.HTTP.Address, cfg.Admin.Address = "127.0.0.1:0", "127.0.0.1:0"
 	cfg.Kafka.Brokers = brokers
@@ -84,7 +90,7 @@ func launchEdge(t testing.TB, brokers []string, change func(*config)) *edge {
 	listening := make(chan struct{})
 	go func() {
 		logger := slog.New(slog.NewTextHandler(e.log, nil))
-		e.ended <- serve(ctx, cfg, logger, func(events, admin net.Addr) {
+		e.ended <- serve(ctx, cfg, again, logger, func(events, admin net.Addr) {
 			e.address = events.String()
 			e.url, e.admin = "http://"+events.String(), "http://"+admin.String()
 			close(listening)

@@ -87,11 +87,15 @@ records flushed. A second one ends it at once.`,
 			if err != nil {
 				return err
 			}
+			again := rereading{load: func() (config, error) { return load(cmd, environ) }}
+			if again.file, err = cmd.Flags().GetString("config"); err != nil {
+				return err
+			}
 			logger, err := service.NewLogger(cmd.ErrOrStderr(), cfg.Log)
 			if err != nil {
 				return err
 			}
-			if err := serve(cmd.Context(), cfg, logger, nil); err != nil {
+			if err := serve(cmd.Context(), cfg, again, logger, nil); err != nil {
 				return &failure{err}
 			}
 			return nil
@@ -99,6 +103,6 @@ records flushed. A second one ends it at once.`,
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
 	service.AddFlags(root.PersistentFlags(), defaults())
-	root.AddCommand(configCommand(environ), keysCommand(environ), schemasCommand(environ), spoolCommand(environ))
+	root.AddCommand(configCommand(environ), modeCommand(environ), keysCommand(environ), schemasCommand(environ), spoolCommand(environ))
 	return root
 }

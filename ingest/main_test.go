@@ -39,7 +39,7 @@ func TestCommandLine(t *testing.T) {
 		{"body below event", []string{"--limits.body_bytes", "1000"}, nil, 2, "", "at least event_bytes"},
 		{"memory below one batch", []string{"--limits.in_flight_bytes", "1000000"}, nil, 2, "", "what one batch"},
 		{"no compression of that name", []string{"--produce.compression", "rar"}, nil, 2, "", "none, snappy, lz4 or zstd"},
-		{"answer cut off", []string{"--http.write_timeout", "10s"}, nil, 2, "", "read_timeout and produce.ack_timeout"},
+		{"answer cut off", []string{"--http.write_timeout", "10s"}, nil, 2, "", "ingest.sync_wait together"},
 		{"log level", []string{"--log.level", "loud"}, nil, 2, "", "log.level"},
 		{"no brokers", []string{"--kafka.brokers", ""}, nil, 2, "", "kafka.brokers"},
 	}

@@ -26,7 +26,7 @@ import (
 // serve runs the edge until ctx ends, then stops in order: readiness off, a
 // grace for load balancers, requests in flight, the producer's flush. listening
 // is told the two addresses once both listen; it may be nil.
-func serve(ctx context.Context, cfg config, log *slog.Logger, listening func(events, admin net.Addr)) error {
+func serve(ctx context.Context, cfg config, again rereading, log *slog.Logger, listening func(events, admin net.Addr)) error {
 	repeats := service.NewRepeats(log.Handler())
 	log = slog.New(repeats)
 	reg := service.NewRegistry()
@@ -60,9 +60,14 @@ func serve(ctx context.Context, cfg config, log *slog.Logger, listening func(eve
 		return errors.Join(producer.Stop(bound), kept.close())
 	}
 	gin.SetMode(gin.ReleaseMode)
+	answers, err := newAnswers(cfg, kept.before(producer), producer.TopicID, log, reg)
+	if err != nil {
+		return errors.Join(err, stopLog())
+	}
+	defer answers.client.Close()
 	limits := cfg.api()
 	limits.Guard = access.guard
-	api, err := httpapi.New(limits, kept.before(producer), time.Now, log, reg)
+	api, err := httpapi.New(limits, answers.parts, log, reg)
 	if err != nil {
 		return errors.Join(err, stopLog())
 	}
@@ -117,11 +122,14 @@ func serve(ctx context.Context, cfg config, log *slog.Logger, listening func(eve
 	start(&rest, func() error { board.Run(adminCtx); return nil })
 	feed := page.NewFeed(page.Source{Metrics: reg, Health: board.Report, Errors: repeats.Recent, Build: build})
 	start(&rest, func() error { feed.Run(adminCtx); return nil })
+	start(&rest, func() error { answers.follower.Run(adminCtx); return nil })
+	start(&rest, func() error { answers.switching(adminCtx, again, cfg.Ingest.Mode, log); return nil })
 	kept.run()
 	start(&rest, func() error { access.run(adminCtx); return nil })
 	start(&rest, func() error {
 		mux := http.NewServeMux()
 		mux.Handle("/", service.AdminHandler(reg, board.Ready))
+		mux.Handle("/mode", answers.mode.Handler())
 		mux.Handle("GET /health", board.Handler())
 		for path, h := range feed.Pages() {
 			mux.Handle("GET "+path, h)

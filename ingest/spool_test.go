@@ -172,7 +172,7 @@ func TestSpoolTaken(t *testing.T) {
 	cfg := defaults()
 	cfg.HTTP.Address, cfg.Admin.Address, cfg.Kafka.Brokers = "127.0.0.1:0", "127.0.0.1:0", e.cluster.ListenAddrs()
 	spooled(dir)(&cfg)
-	err := serve(t.Context(), cfg, slog.New(slog.DiscardHandler), nil)
+	err := serve(t.Context(), cfg, rereading{}, slog.New(slog.DiscardHandler), nil)
 	require.ErrorContains(t, err, fmt.Sprintf("belongs to process %d", os.Getpid()))
 	require.ErrorContains(t, err, "SLUICE_SPOOL_DIR")
 }

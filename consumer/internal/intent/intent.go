@@ -13,13 +13,15 @@ import (
 
 	"sluice/consumer/internal/batch"
 	"sluice/consumer/internal/failure"
+	"sluice/schemas/commit"
 	"sluice/schemas/event"
 )
 
-// name marks metadata as ours; what follows is the format's number.
+// The contract says how metadata of ours are known, since the edge knows them,
+// too.
 const (
-	name   = "sluice/"
-	prefix = name + "1 "
+	name   = commit.Name
+	prefix = commit.Prefix
 )
 
 // ErrNewer: the metadata are of a format that this version does not know.
@@ -33,6 +35,8 @@ type Intent struct {
 	Last int64 `json:"last"`
 	// TopicID tells a topic from another of the same name.
 	TopicID uuid.UUID `json:"topic_id"`
+	// Topic is the topic's own id, past a cut, when TopicID is another.
+	Topic uuid.UUID `json:"topic,omitzero"`
 	// Epoch is the leader epoch of the last record.
 	Epoch int32 `json:"epoch"`
 	// Hash is of the raw records, in hexadecimal.

@@ -8,6 +8,7 @@ import (
 
 	"sluice/consumer/internal/batch"
 	"sluice/consumer/internal/intent"
+	"sluice/schemas/commit"
 )
 
 func TestMetadata(t *testing.T) {
@@ -20,6 +21,18 @@ func TestMetadata(t *testing.T) {
 	require.True(t, ours)
 	require.Equal(t, in, got)
 	require.EqualValues(t, 9, got.Last)
+}
+
+// TestMark: what the contract lets anyone read is what is written.
+func TestMark(t *testing.T) {
+	at := intent.ClosedAt(7, uuid.UUID{1}, 12)
+	mark, ok := commit.Parse(at.Metadata())
+	require.True(t, ok)
+	require.Equal(t, commit.Mark{Log: uuid.UUID{1}, Topic: uuid.UUID{1}, Partitions: 12}, mark)
+	at.Topic = uuid.UUID{2}
+	mark, ok = commit.Parse(at.Metadata())
+	require.True(t, ok)
+	require.Equal(t, commit.Mark{Log: uuid.UUID{1}, Topic: uuid.UUID{2}, Partitions: 12}, mark)
 }
 
 func TestNotOurs(t *testing.T) {

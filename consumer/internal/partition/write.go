@@ -50,6 +50,9 @@ func (o *Owner) horizon(in intent.Intent) intent.Intent {
 	if o.compareTo > in.Last && !mutant.On("horizon-forgotten") {
 		in.CompareTo = o.compareTo
 	}
+	if len(o.segments) > 1 { // the edge asks for the topic's own id
+		in.Topic = o.segments[0].id
+	}
 	return in
 }
 

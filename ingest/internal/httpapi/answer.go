@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
-	"strings"
 
 	"sluice/ingest/internal/decode"
 	"sluice/ingest/internal/delivery"
@@ -61,9 +60,6 @@ func (r *result) write(w http.ResponseWriter, minimal bool) {
 	status := r.status()
 	if status == http.StatusServiceUnavailable {
 		retryLater(w.Header(), r.failedBy)
-	}
-	if minimal {
-		w.Header().Set("Preference-Applied", "return=minimal")
 	}
 	writeJSON(w, status, r.appendJSON(minimal))
 }
@@ -143,19 +139,4 @@ func retryLater(h http.Header, err error) {
 		h.Set("Retry-After", problem.Seconds(later.After))
 	}
 	failedKind(err).SetHeader(h)
-}
-
-// returnMinimal tells whether the request prefers return=minimal (RFC 7240,
-// section 4.2). Of contradicting preferences the first counts.
-func returnMinimal(h http.Header) bool {
-	for _, line := range h.Values("Prefer") {
-		for pref := range strings.SplitSeq(line, ",") {
-			pref, _, _ = strings.Cut(pref, ";") // parameters
-			name, value, _ := strings.Cut(pref, "=")
-			if strings.EqualFold(strings.TrimSpace(name), "return") {
-				return strings.EqualFold(strings.Trim(strings.TrimSpace(value), `"`), "minimal")
-			}
-		}
-	}
-	return false
 }

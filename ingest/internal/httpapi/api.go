@@ -19,12 +19,24 @@ import (
 	"sluice/schemas/event"
 )
 
+// Parts are what the interface stands on.
+type Parts struct {
+	// Log takes the events.
+	Log delivery.Log
+	// Stored waits until they are stored.
+	Stored Waiter
+	// Sync tells, at each request, whether the answer waits for that. A request
+	// that prefers a wait of its own is not asked for.
+	Sync func() bool
+	// Now is the clock by which events are received.
+	Now func() time.Time
+}
+
 // API is the edge's HTTP interface. It is safe for concurrent use.
 type API struct {
 	cfg     Config
-	log     delivery.Log
+	parts   Parts
 	logger  *slog.Logger
-	now     func() time.Time
 	metrics *metrics
 	budget  *decode.Budget
 	reader  *decode.Reader
@@ -35,15 +47,14 @@ type API struct {
 	ids      *requestIDs
 }
 
-// New returns the interface in front of log. now is the clock by which events
-// are received.
-func New(cfg Config, log delivery.Log, now func() time.Time, logger *slog.Logger, reg *prometheus.Registry) (*API, error) {
+// New returns the interface in front of parts.
+func New(cfg Config, parts Parts, logger *slog.Logger, reg *prometheus.Registry) (*API, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("limits: %w", err)
 	}
 	budget := decode.NewBudget(cfg.InFlightBytes)
 	return &API{
-		cfg: cfg, log: log, now: now, logger: logger,
+		cfg: cfg, parts: parts, logger: logger,
 		metrics: newMetrics(reg, budget),
 		budget:  budget,
 		reader:  decode.NewReader(budget),

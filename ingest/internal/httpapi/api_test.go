@@ -74,13 +74,18 @@ func fails(err error) func(*delivery.Delivery) {
 
 var clock = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 
+// parts are log and what else there must be: async, and a clock that stands.
+func parts(log delivery.Log) Parts {
+	return Parts{Log: log, Sync: func() bool { return false }, Now: func() time.Time { return clock }}
+}
+
 func newAPI(t *testing.T, log delivery.Log, change func(*Config)) (*API, http.Handler) {
 	t.Helper()
 	cfg := DefaultConfig()
 	if change != nil {
 		change(&cfg)
 	}
-	a, err := New(cfg, log, func() time.Time { return clock }, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	a, err := New(cfg, parts(log), slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	require.NoError(t, err)
 	return a, a.Handler(func() error { return nil }, nil)
 }
@@ -225,29 +230,44 @@ func TestPanic(t *testing.T) {
 }
 
 // TestBudget: what all requests hold is bounded; past it they are refused with
-// a 503, and everything is given back.
+// a 503. A client that leaves in the middle of its body gives its memory back.
 func TestBudget(t *testing.T) {
-	release, entered := make(chan struct{}), make(chan struct{})
-	a, h := newAPI(t, logFunc(func(context.Context, []*delivery.Delivery) bool {
-		entered <- struct{}{}
-		<-release
-		return true
-	}), func(c *Config) {
+	a, h := newAPI(t, &fakeLog{}, func(c *Config) {
 		c.EventBytes, c.BodyBytes, c.BatchItems, c.InFlightBytes = 32<<10, 64<<10, 100, 1400<<10
 	})
 	large := "[" + strings.Repeat(" ", 60<<10) + one + "]"
+	stalled := stalls{reached: make(chan struct{}), end: make(chan error)}
 	done := make(chan int, 2)
 	for range 2 { // each holds half a MiB for its body
-		go func() { done <- post(h, "/api/events/batch", large).Code }()
-		<-entered
+		go func() {
+			r := httptest.NewRequest(http.MethodPost, "/api/events/batch", io.MultiReader(strings.NewReader(large), stalled))
+			r.Header.Set("Content-Type", "application/json")
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			done <- w.Code
+		}()
+		<-stalled.reached
 	}
 	w := post(h, "/api/events/batch", large)
 	require.Equal(t, 503, w.Code, "%s", w.Body)
 	require.Contains(t, w.Body.String(), "urn:sluice:problem:overloaded")
-	close(release)
-	require.Equal(t, 202, <-done)
+	stalled.end <- io.ErrUnexpectedEOF // one leaves
+	require.Equal(t, 400, <-done)
+	require.Equal(t, 202, post(h, "/api/events/batch", large).Code)
+	stalled.end <- io.EOF
 	require.Equal(t, 202, <-done)
 	require.Zero(t, a.budget.Used())
+}
+
+// stalls is a body whose rest does not come.
+type stalls struct {
+	reached chan struct{}
+	end     chan error
+}
+
+func (s stalls) Read([]byte) (int, error) {
+	s.reached <- struct{}{}
+	return 0, <-s.end
 }
 
 // TestBodyEnds: bodies that end in the middle, are not what their coding says,
@@ -297,16 +317,6 @@ func TestCompressedBudget(t *testing.T) {
 	require.Zero(t, a.budget.Used())
 }
 
-func TestReturnMinimal(t *testing.T) {
-	for line, want := range map[string]bool{
-		"return=minimal": true, "RETURN=Minimal": true, `return="minimal"`: true, "wait=5, return=minimal": true, "return = minimal ; foo=1": true,
-		"return=representation": false, "return=representation, return=minimal": false, "": false, "minimal": false, "returns=minimal": false, "return": false,
-	} {
-		require.Equal(t, want, returnMinimal(http.Header{"Prefer": {line}}), line)
-	}
-	require.True(t, returnMinimal(http.Header{"Prefer": {"wait=1", "return=minimal"}}))
-}
-
 func TestConfig(t *testing.T) {
 	require.NoError(t, DefaultConfig().Validate())
 	for name, spoil := range map[string]func(*Config){
@@ -316,6 +326,7 @@ func TestConfig(t *testing.T) {
 		"event_bytes":     func(c *Config) { c.EventBytes = 2 << 20 },
 		"batch_items":     func(c *Config) { c.BatchItems = 0 },
 		"body_bytes":      func(c *Config) { c.BodyBytes = 1 },
+		"sync_wait":       func(c *Config) { c.SyncWait = time.Millisecond },
 		"in_flight_bytes": func(c *Config) { c.InFlightBytes = 64 << 20 },
 	} {
 		c := DefaultConfig()

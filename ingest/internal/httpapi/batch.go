@@ -95,7 +95,7 @@ func (a *API) postBatch(w http.ResponseWriter, r *http.Request) *problem.Error {
 		return perr
 	}
 	defer body.Release()
-	received := a.now()
+	begun, received := time.Now(), a.parts.Now()
 	a.bodyRead(w, r)
 
 	b := &batch{cfg: a.cfg, budget: a.budget, memory: &a.memory, stamp: newStamp(r.Header, received), now: received, visit: &visit}
@@ -107,12 +107,16 @@ func (a *API) postBatch(w http.ResponseWriter, r *http.Request) *problem.Error {
 		b.release()
 		return perr
 	}
-	if len(b.valid) == 0 || a.log.Send(r.Context(), b.valid) {
+	body.Release() // all of it is in the records
+	if len(b.valid) == 0 || a.parts.Log.Send(r.Context(), b.valid) {
 		defer b.release()
 	}
+	prefer := preferencesOf(r.Header)
+	a.await(r, prefer, begun, b.valid)
 	result := b.result()
 	result.count(a.metrics)
-	result.write(w, returnMinimal(r.Header))
+	a.applied(w.Header(), prefer, true)
+	result.write(w, prefer.minimal)
 	return nil
 }
 

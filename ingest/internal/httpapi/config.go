@@ -5,6 +5,7 @@ package httpapi
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"sluice/ingest/internal/decode"
 	"sluice/ingest/internal/guard"
@@ -28,6 +29,10 @@ type Config struct {
 	InFlightBytes int64
 	// Guard says who may send what. Default nil: everyone everything.
 	Guard *guard.Guard
+	// SyncWait is how long an answer waits at most for its events to be stored,
+	// in sync mode or as a request prefers; after it they are answered as what
+	// they are by then. At least 1s. Default 5s.
+	SyncWait time.Duration
 }
 
 // DefaultConfig are the limits an edge has unless it is told otherwise.
@@ -38,6 +43,7 @@ func DefaultConfig() Config {
 		BatchItems:    100_000,
 		BodyBytes:     64 << 20,
 		InFlightBytes: 512 << 20,
+		SyncWait:      5 * time.Second,
 	}
 }
 
@@ -69,6 +75,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("batch_items is %d, want at least 1", c.BatchItems)
 	case c.BodyBytes < c.EventBytes:
 		return fmt.Errorf("body_bytes is %d, want at least event_bytes, %d", c.BodyBytes, c.EventBytes)
+	case c.SyncWait < time.Second:
+		return fmt.Errorf("sync_wait is %v, want at least 1s", c.SyncWait)
 	case c.InFlightBytes < largest:
 		return fmt.Errorf("in_flight_bytes is %d, want at least %d: what one batch of the size allowed can need", c.InFlightBytes, largest)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -49,7 +50,7 @@ func (a *API) postEvent(w http.ResponseWriter, r *http.Request) *problem.Error {
 		return perr
 	}
 	defer body.Release()
-	received := a.now()
+	begun, received := time.Now(), a.parts.Now()
 	a.bodyRead(w, r)
 
 	if perr := visit.Spend(w, 1); perr != nil {
@@ -73,13 +74,17 @@ func (a *API) postEvent(w http.ResponseWriter, r *http.Request) *problem.Error {
 		s.text = make([]byte, 0, need)
 	}
 	s.text = newStamp(r.Header, received).fill(&s.delivery, &e, schema, s.text[:0], s.headers[:0])
-	if a.log.Send(r.Context(), s.deliveries[:]) {
+	body.Release() // all of it is in the record
+	if a.parts.Log.Send(r.Context(), s.deliveries[:]) {
 		defer a.singles.Put(s) // else someone still holds its memory
 	}
 	if err := s.delivery.Err; err != nil {
 		return a.sendProblem(err)
 	}
+	prefer := preferencesOf(r.Header)
+	a.await(r, prefer, begun, s.deliveries[:])
 	a.metrics.events.accepted.Inc()
+	a.applied(w.Header(), prefer, false)
 	s.answer = appendAccepted(append(s.answer[:0], `{"accepted":true`...), &s.delivery)
 	writeJSON(w, acceptedStatus(s.delivery.Status), s.answer)
 	return nil

@@ -30,6 +30,7 @@ type Producer struct {
 	held    atomic.Int64 // bytes of records not settled
 	lastAck atomic.Int64 // when the log last acknowledged, Unix nanoseconds
 	away    atomic.Pointer[error]
+	topicID atomic.Pointer[[16]byte] // as last asked for
 	stopped atomic.Bool
 
 	flights sync.Pool // *flight for one record

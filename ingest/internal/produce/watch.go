@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -41,6 +42,14 @@ func (p *Producer) Check(ctx context.Context) error {
 	return p.Ready()
 }
 
+// TopicID is the topic's id when it was last asked for; zero before.
+func (p *Producer) TopicID() uuid.UUID {
+	if id := p.topicID.Load(); id != nil {
+		return uuid.UUID(*id)
+	}
+	return uuid.UUID{}
+}
+
 // probe asks for the topic's metadata. nil means that at least one partition
 // has a leader.
 func (p *Producer) probe(ctx context.Context) error {
@@ -61,6 +70,7 @@ func (p *Producer) probe(ctx context.Context) error {
 		}
 		return fmt.Errorf("the topic %s: %w", p.cfg.Topic, err)
 	}
+	p.topicID.Store(&resp.Topics[0].TopicID)
 	for i := range resp.Topics[0].Partitions {
 		if resp.Topics[0].Partitions[i].Leader >= 0 {
 			return nil
