@@ -12,6 +12,7 @@ import (
 	"sluice/consumer/internal/doctor"
 	"sluice/consumer/internal/group"
 	"sluice/deploy/service"
+	"sluice/deploy/service/trace"
 	"sluice/schemas/topic"
 )
 
@@ -47,6 +48,7 @@ type config struct {
 		Retention   time.Duration `mapstructure:"retention" help:"how long the log keeps events when \"topics ensure\" creates the topic"`
 	} `mapstructure:"topics"`
 	Doctor doctor.Config `mapstructure:"doctor"`
+	Trace  trace.Config  `mapstructure:"trace"`
 }
 
 func defaults() config {
@@ -70,13 +72,14 @@ func defaults() config {
 	c.Topics.Replication = 1
 	c.Topics.Retention = 7 * 24 * time.Hour
 	c.Doctor = doctor.DefaultConfig()
+	c.Trace = trace.DefaultConfig()
 	return c
 }
 
 func (c config) validate() error {
 	var errs []error
 	_, logErr := service.NewLogger(io.Discard, c.Log)
-	errs = append(errs, logErr, c.Kafka.Validate(), c.Batch.Validate(), c.Doctor.Validate(), c.Group.Protocol.Validate())
+	errs = append(errs, logErr, c.Kafka.Validate(), c.Batch.Validate(), c.Doctor.Validate(), c.Trace.Validate(), c.Group.Protocol.Validate())
 	if c.Group.ID == "" {
 		errs = append(errs, errors.New("group.id must be set"))
 	}

@@ -28,6 +28,7 @@ import (
 	"sluice/consumer/internal/replay"
 	"sluice/consumer/internal/store"
 	"sluice/deploy/service"
+	"sluice/deploy/service/trace"
 )
 
 // run is the service: the admin server beside the consumer, until ctx ends.
@@ -140,6 +141,12 @@ func consumeTopic(ctx context.Context, cfg config, log *slog.Logger, mon *monito
 	audit := newAudit(st.Conn(), mon, log)
 	tasks.Go(func() { audit.run(owning) })
 	keys := index.NewBudget(cfg.Index.Bytes, cfg.Index.Loads)
+	tracer, err := trace.New(ctx, cfg.Trace, "sluice-consumer", service.ReadBuild().Version)
+	if err != nil {
+		return false, err
+	}
+	defer tracer.Close(ctx, log)
+	rows := traceStore(st, tracer)
 	start := func(ctx context.Context, stop <-chan struct{}, p int32, commit group.CommitFunc) {
 		mon.Assigned(p)
 		defer mon.Gone(p)
@@ -153,7 +160,7 @@ func consumeTopic(ctx context.Context, cfg config, log *slog.Logger, mon *monito
 			SkippedTo: func(logID uuid.UUID, offset int64) (int64, string) {
 				return watcher.SkippedTo(logID, p, offset)
 			},
-		}, kafka.Owned{Log: k, Partition: p, CommitFunc: commit}, st, mon, log)
+		}, kafka.Owned{Log: k, Partition: p, CommitFunc: commit}, rows, mon, log)
 		watcher.Own(ctx, p, owner)
 		defer watcher.Disown(p, owner)
 		// What must be mended ends the owner's context: nothing more is written.

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/deploy/service"
+	"sluice/deploy/service/trace"
 	"sluice/ingest/internal/httpapi"
 	"sluice/ingest/internal/known"
 	"sluice/ingest/internal/mode"
@@ -29,6 +30,7 @@ type config struct {
 	Ingest   answerConfig   `mapstructure:"ingest"`
 	Known    knownConfig    `mapstructure:"known"`
 	Shutdown shutdownConfig `mapstructure:"shutdown"`
+	Trace    trace.Config   `mapstructure:"trace"`
 	Auth     authConfig     `mapstructure:"auth"`
 	Schemas  schemasConfig  `mapstructure:"schemas"`
 	Insecure bool           `mapstructure:"insecure" help:"ask for no keys, wherever http.address is"`
@@ -136,6 +138,7 @@ func defaults() config {
 			Bytes:   keep.Bytes, After: keep.After, DrainBytes: keep.DrainBytes,
 		},
 		Schemas:  schemasConfig{Unregistered: passUnregistered},
+		Trace:    trace.DefaultConfig(),
 		Shutdown: shutdownConfig{Drain: 15 * time.Second, Flush: 10 * time.Second},
 	}
 }
@@ -159,6 +162,9 @@ func (c config) validate() error {
 		return err
 	}
 	if err := c.validateAccess(); err != nil {
+		return err
+	}
+	if err := c.Trace.Validate(); err != nil {
 		return err
 	}
 	if err := c.api().Validate(); err != nil {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/net/netutil"
 
 	"sluice/deploy/service"
+	"sluice/deploy/service/trace"
 	"sluice/ingest/internal/health"
 	"sluice/ingest/internal/httpapi"
 	"sluice/ingest/internal/limit"
@@ -32,6 +33,11 @@ func serve(ctx context.Context, cfg config, again rereading, log *slog.Logger, l
 	reg := service.NewRegistry()
 	build := service.ReadBuild()
 	service.RegisterBuild(reg, "sluice_ingest", build)
+	tracer, err := trace.New(ctx, cfg.Trace, "sluice-ingest", build.Version)
+	if err != nil {
+		return err
+	}
+	defer tracer.Close(ctx, log)
 	access, err := openAccess(cfg, log, reg)
 	if err != nil {
 		return err
@@ -146,7 +152,7 @@ func serve(ctx context.Context, cfg config, again rereading, log *slog.Logger, l
 	reg.MustRegister(refused)
 	start(&eventsDone, func() error {
 		limited := limit.NewListener(netutil.LimitListener(events, cfg.HTTP.MaxConnections), cfg.HTTP.MaxPerAddress, refused.Inc)
-		routes := api.Handler(board.Ready, pages)
+		routes := tracer.Requests(api.Handler(board.Ready, pages), "/api/events", "/api/events/batch")
 		return service.Serve(eventsCtx, access.secured(limited), server(cfg.HTTP, crossOrigin(cfg.HTTP.CORSOrigins, routes)), cfg.Shutdown.Drain, log)
 	})
 	log.Info("listening", "events", events.Addr().String(), "admin", admin.Addr().String(), "brokers", cfg.Kafka.Brokers, "topic", cfg.Kafka.Topic)
