@@ -75,10 +75,10 @@ func (a *audit) write(ctx context.Context, e partition.Event) {
 			"records": int64(p.Records), "present": int64(p.Records - p.Written - p.Journaled),
 			"missing": int64(p.Written + p.Journaled), "rows_written": int64(p.Written), "fates_written": int64(p.Journaled),
 		}
-		op.Outcome = fmt.Sprintf("read again from %d to %d: %d records, %d rows and %d fates were missing and are written", e.From, e.To, p.Records, p.Written, p.Journaled)
+		op.Outcome = fmt.Sprintf("partition %d: read again from %d to %d: %d records, %d rows and %d fates were missing and are written", e.Partition, e.From, e.To, p.Records, p.Written, p.Journaled)
 	case partition.JumpNotFollowed:
 		op.Kind, op.Detail = operations.Jump, fmt.Sprintf("partition %d: the group's offset was set to %d", e.Partition, e.To)
-		op.Outcome = fmt.Sprintf("not followed: ClickHouse is whole up to %d, and the consumer went on from there; \"consumer skip\" passes over records", e.From)
+		op.Outcome = fmt.Sprintf("partition %d: the jump to %d was not followed: ClickHouse is whole up to %d, and the consumer went on from there; \"consumer skip\" passes over records", e.Partition, e.To, e.From)
 	}
 	if err := a.to.Write(ctx, &op); err != nil {
 		a.log.Warn("what happened to a partition's offset could not be written down", "partition", e.Partition, "kind", e.Kind, "error", err)

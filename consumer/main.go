@@ -81,8 +81,8 @@ configuration, or a command that could not be carried out.`,
 	}
 	service.AddFlags(root.PersistentFlags(), defaults())
 	root.AddCommand(configCommand(), migrateCommand(), topicsCommand(), verifyCommand(), replayCommand(), doctorCommand(), statusCommand(), edgesCommand())
-	root.AddCommand(dlqCommand())
 	root.AddCommand(reportCommand())
+	root.AddCommand(dlqCommand(), lagCommand(), receiptCommand(), pauseCommand(), resumeCommand(), skipCommand(), offsetsCommand())
 	return root
 }
 

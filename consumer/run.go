@@ -46,6 +46,7 @@ func run(ctx context.Context, cfg config) error {
 	mux := http.NewServeMux()
 	mux.Handle("/", service.AdminHandler(reg, mon.Ready))
 	mux.Handle("GET /status", mon.StatusHandler())
+	mux.Handle("GET /readyz", mon.ReadyHandler())
 	admin := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	served := make(chan error, 1)

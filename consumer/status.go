@@ -22,7 +22,9 @@ import (
 	"sluice/consumer/internal/doctor"
 	"sluice/consumer/internal/intent"
 	"sluice/consumer/internal/monitor"
+	"sluice/consumer/internal/operations"
 	"sluice/consumer/internal/store"
+	"sluice/consumer/internal/verify"
 	"sluice/schemas/topic"
 )
 
@@ -40,6 +42,7 @@ owner is at, and the balance's difference; then the doctor's summary.
             (ours, a range is compared again), foreign (an operator's or a tool's: the
             next owner goes by it), other topic, unreadable, or none
   state     owning, recovering or halted, as the member says on its admin port;
+            paused by an operator, rereading since the group's offset was set back;
             assigned where only the group knows of an owner, unowned where it does not
 
 It changes nothing, and works with no consumer running. What could not be asked
@@ -85,8 +88,10 @@ type status struct {
 	// whose low-water mark that is. Absent while nothing is proved.
 	CompleteThrough *time.Time `json:"complete_through,omitempty"`
 	HeldBy          string     `json:"held_by,omitempty"`
-	// Problems need attention, Errors kept us from knowing.
+	// Problems need attention, Errors kept us from knowing. Notes explain what
+	// happened within a day.
 	Problems []string `json:"problems"`
+	Notes    []string `json:"notes"`
 	Errors   []string `json:"errors"`
 }
 
@@ -108,6 +113,12 @@ type partitionStatus struct {
 	Reason   string `json:"reason,omitempty"`
 	// Difference is the balance's: 0 when every record is accounted for.
 	Difference *int64 `json:"difference"`
+	// OldestSeconds is the age of the oldest record that ClickHouse does not have.
+	OldestSeconds *float64 `json:"oldest_unread_seconds"`
+	// Reread and Jump are what its owner did since the group's offset was set by
+	// others; nil: nothing, in this assignment.
+	Reread *monitor.Reread `json:"reread,omitempty"`
+	Jump   *monitor.Jump   `json:"jump,omitempty"`
 }
 
 // gap is a range of offsets: First inclusive, End exclusive.
@@ -124,7 +135,7 @@ const statusBound = 15 * time.Second
 func (t *tools) status(ctx context.Context, addresses []string) status {
 	ctx, cancel := context.WithTimeout(ctx, statusBound)
 	defer cancel()
-	s := status{Topic: t.cfg.Kafka.Topic, Group: t.cfg.Group.ID, Members: []string{}, Partitions: []partitionStatus{}, Problems: []string{}, Errors: []string{}}
+	s := status{Topic: t.cfg.Kafka.Topic, Group: t.cfg.Group.ID, Members: []string{}, Partitions: []partitionStatus{}, Problems: []string{}, Notes: []string{}, Errors: []string{}}
 	setup := doctorSetup(t.cfg)
 	var asking sync.WaitGroup
 	var report doctor.Report
@@ -138,6 +149,8 @@ func (t *tools) status(ctx context.Context, addresses []string) status {
 		s.Errors = append(s.Errors, fmt.Sprintf("Kafka (kafka.brokers %s): %v", strings.Join(t.cfg.Kafka.Brokers, ","), err))
 	} else if err := s.askClickHouse(ctx, t.store); err != nil {
 		s.Errors = append(s.Errors, fmt.Sprintf("ClickHouse (clickhouse.dsn): %v", err))
+	} else {
+		s.askOldest(ctx, t)
 	}
 	asking.Wait()
 
@@ -310,6 +323,35 @@ func (s *status) askClickHouse(ctx context.Context, st *store.Store) error {
 	return rows.Err()
 }
 
+// noted are the operations that status explains for a day.
+var noted = []string{operations.Jump, operations.Reread, operations.Skip, operations.SetOffsets}
+
+// askOldest fills in the age of what waits, and what happened lately.
+func (s *status) askOldest(ctx context.Context, t *tools) {
+	for i := range s.Partitions {
+		l := &s.Partitions[i]
+		if l.Lag == nil || l.LogEnd == nil {
+			continue
+		}
+		if *l.Lag == 0 {
+			l.OldestSeconds = new(float64)
+			continue
+		}
+		r := verify.Range{Self: topic.Origin{TopicID: s.TopicID, Partition: l.Partition}, To: *l.LogEnd}
+		l.OldestSeconds = t.oldest(ctx, r, *l.JournalEnd)
+	}
+	lately, err := operations.Log{Conn: t.store.Conn()}.List(ctx, 10, noted...)
+	if err != nil {
+		s.Errors = append(s.Errors, err.Error())
+		return
+	}
+	for _, o := range lately {
+		if time.Since(o.Started) < 24*time.Hour {
+			s.Notes = append(s.Notes, fmt.Sprintf("%s, %s by %s: %s", o.Started.UTC().Format(time.RFC3339), o.Kind, o.Who, o.Outcome))
+		}
+	}
+}
+
 // memberStatus asks a member's admin port.
 func memberStatus(ctx context.Context, address string) (monitor.Status, error) {
 	var st monitor.Status
@@ -356,6 +398,7 @@ func (s *status) merge(said []monitor.Status, silent []error) (heard int) {
 				at = len(s.Partitions) - 1
 			}
 			s.Partitions[at].State, s.Partitions[at].Reason = string(p.State), p.Reason
+			s.Partitions[at].Reread, s.Partitions[at].Jump = p.Reread, p.Jump
 		}
 	}
 	slices.SortFunc(s.Partitions, func(a, b partitionStatus) int { return int(a.Partition - b.Partition) })
@@ -378,6 +421,12 @@ func (s *status) judge(heard int, addresses []string, silent []error) {
 		case l.State == "unowned" && len(s.Members) > 0:
 			problem("partition %d has no owner", l.Partition)
 		}
+		if l.State == string(monitor.Paused) {
+			problem("partition %d is %s", l.Partition, l.Reason)
+		}
+		if r := l.Reread; r != nil && !r.Done {
+			s.Notes = append(s.Notes, fmt.Sprintf("partition %d: the group's offset was set back; reading %d to %d again, at %d, %d of %d records were missing", l.Partition, r.From, r.To, r.Next, r.Missing, r.Records))
+		}
 		for _, g := range l.Gaps {
 			problem("partition %d: the journal lacks offsets %d to %d; the owner decides them again, by comparison", l.Partition, g.First, g.End-1)
 		}
@@ -399,14 +448,14 @@ func (s status) write(w io.Writer, asJSON bool) error {
 	}
 	fmt.Fprintf(w, "topic %s (%s), group %s: %d members %s\n\n", s.Topic, s.TopicID, s.Group, len(s.Members), strings.Join(s.Members, ", "))
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "PARTITION\tLOG START\tLOG END\tJOURNAL END\tLAG\tCOMMIT\tWHOSE\tSTATE\tMEMBER\tGAPS\tDIFFERENCE")
+	fmt.Fprintln(table, "PARTITION\tLOG START\tLOG END\tJOURNAL END\tLAG\tCOMMIT\tWHOSE\tSTATE\tMEMBER\tGAPS\tDIFFERENCE\tOLDEST UNREAD")
 	for _, l := range s.Partitions {
 		commit := "-"
 		if l.Commit != nil {
 			commit = fmt.Sprint(*l.Commit)
 		}
-		fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", l.Partition, known(l.LogStart), known(l.LogEnd), known(l.JournalEnd), known(l.Lag),
-			commit, l.CommitIs, l.State, l.Member, len(l.Gaps), known(l.Difference))
+		fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", l.Partition, known(l.LogStart), known(l.LogEnd), known(l.JournalEnd), known(l.Lag),
+			commit, l.CommitIs, l.State, l.Member, len(l.Gaps), known(l.Difference), seconds(l.OldestSeconds))
 	}
 	if err := table.Flush(); err != nil {
 		return err
@@ -418,7 +467,17 @@ func (s status) write(w io.Writer, asJSON bool) error {
 	for _, p := range s.Problems {
 		fmt.Fprintf(w, "attention: %s\n", p)
 	}
+	for _, n := range s.Notes {
+		fmt.Fprintf(w, "note: %s\n", n)
+	}
 	return nil
+}
+
+func seconds(s *float64) string {
+	if s == nil {
+		return "?"
+	}
+	return fmt.Sprintf("%.1fs", *s)
 }
 
 func known(n *int64) string {

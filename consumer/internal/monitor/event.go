@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"fmt"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -48,4 +49,19 @@ func (m *Monitor) Note() string {
 	}
 	slices.Sort(lines)
 	return strings.Join(lines, "\n")
+}
+
+// ReadyHandler answers 200 "ready", and which partitions are paused, or 503 with
+// the reason.
+func (m *Monitor) ReadyHandler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if err := m.Ready(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ready")
+		if note := m.Note(); note != "" {
+			fmt.Fprintln(w, note)
+		}
+	})
 }
