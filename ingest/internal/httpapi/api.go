@@ -92,6 +92,8 @@ func (a *API) Handler(ready service.Check, pages map[string]http.Handler) http.H
 	return e
 }
 
+var closing = []string{"close"}
+
 // handler answers a request, or returns the problem to answer it with.
 type handler func(http.ResponseWriter, *http.Request) *problem.Error
 
@@ -104,6 +106,13 @@ func (a *API) route(name string, h handler) gin.HandlerFunc {
 		begin := time.Now()
 		if named {
 			a.ids.set(c.Writer.Header(), c.Request.Header)
+		}
+		if c.Request.ProtoMajor == 1 && len(c.Request.TransferEncoding) > 0 {
+			// Beside Transfer-Encoding the request may have had a Content-Length,
+			// which net/http drops without a word, and something in front of us may
+			// have gone by it. What lies behind must not be taken for a request
+			// (RFC 9112, section 6.1).
+			c.Writer.Header()["Connection"] = closing
 		}
 		defer func() {
 			if v := recover(); v != nil {
