@@ -47,6 +47,9 @@ type config struct {
 		Replication int16         `mapstructure:"replication" help:"replicas of each partition when \"topics ensure\" creates a topic"`
 		Retention   time.Duration `mapstructure:"retention" help:"how long the log keeps events when \"topics ensure\" creates the topic"`
 	} `mapstructure:"topics"`
+	Retention struct {
+		Keep time.Duration `mapstructure:"keep" help:"what \"consumer retention\" keeps when it is given no time; 0: it must be given one"`
+	} `mapstructure:"retention"`
 	Doctor doctor.Config `mapstructure:"doctor"`
 	Trace  trace.Config  `mapstructure:"trace"`
 }

@@ -17,6 +17,8 @@ import (
 	"golang.org/x/time/rate"
 
 	"sluice/consumer/internal/balance"
+	"sluice/consumer/internal/batch"
+	"sluice/consumer/internal/dedup"
 	"sluice/consumer/internal/doctor"
 	"sluice/consumer/internal/failure"
 	"sluice/consumer/internal/group"
@@ -27,6 +29,7 @@ import (
 	"sluice/consumer/internal/partition"
 	"sluice/consumer/internal/replay"
 	"sluice/consumer/internal/store"
+	"sluice/consumer/internal/tombstone"
 	"sluice/deploy/service"
 	"sluice/deploy/service/trace"
 )
@@ -141,6 +144,14 @@ func consumeTopic(ctx context.Context, cfg config, log *slog.Logger, mon *monito
 	budget := rate.NewLimiter(rate.Limit(cfg.Budget.InsertsPerSecond), max(1, int(cfg.Budget.InsertsPerSecond/4)))
 	audit := newAudit(st.Conn(), mon, log)
 	tasks.Go(func() { audit.run(owning) })
+	taken := tombstone.NewCache(st.Conn())
+	gone := func(ctx context.Context) (func(*batch.Record) (dedup.Fate, bool), error) {
+		set, err := taken.Get(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return func(r *batch.Record) (dedup.Fate, bool) { return set.Fate(&r.Event) }, nil
+	}
 	keys := index.NewBudget(cfg.Index.Bytes, cfg.Index.Loads)
 	tracer, err := trace.New(ctx, cfg.Trace, "sluice-consumer", service.ReadBuild().Version)
 	if err != nil {
@@ -156,7 +167,7 @@ func consumeTopic(ctx context.Context, cfg config, log *slog.Logger, mon *monito
 			Topic: cfg.Kafka.Topic, Partition: p, Limits: cfg.Batch,
 			CloseAfter: cfg.Group.CloseAfter, IntentFresh: cfg.Group.IntentFresh,
 			Partitions: k.Partitions, Budget: budget, Before: watch.Before,
-			Index: keys, IndexLive: cfg.Index.Live, Happened: audit.happened,
+			Gone: gone, Index: keys, IndexLive: cfg.Index.Live, Happened: audit.happened,
 			Paused: func() (string, <-chan struct{}) { return watcher.Paused(p) },
 			SkippedTo: func(logID uuid.UUID, offset int64) (int64, string) {
 				return watcher.SkippedTo(logID, p, offset)

@@ -15,6 +15,7 @@ import (
 
 	"sluice/consumer/internal/kafka"
 	"sluice/consumer/internal/store"
+	"sluice/consumer/internal/tombstone"
 	"sluice/consumer/internal/verify"
 	"sluice/deploy/service"
 	"sluice/schemas/topic"
@@ -242,7 +243,11 @@ func (t *tools) verify(ctx context.Context, wait time.Duration) (report, error) 
 	told := findings{to: t.err, path: t.verifying.findings}
 	defer told.close()
 	clickhouse := verify.ClickHouse{Conn: t.store.Conn()}
-	verifier := verify.Verifier{Log: t.kafka, Store: clickhouse, Memory: int64(t.verifying.memory), TempDir: t.verifying.tempDir}
+	taken, err := tombstone.Read(ctx, t.store.Conn())
+	if err != nil {
+		return report{}, err
+	}
+	verifier := verify.Verifier{Expired: taken.Expired, Log: t.kafka, Store: clickhouse, Memory: int64(t.verifying.memory), TempDir: t.verifying.tempDir}
 	var total verify.Counts
 	bar := t.bar(ranges, "verify")
 	for _, r := range ranges {
@@ -290,7 +295,7 @@ func (t *tools) whole(ctx context.Context, ranges []verify.Range, wait time.Dura
 		Records: total.Records, Rows: total.Rows, Duplicates: total.Duplicates, Conflicts: total.Conflicts,
 		DeadLettered: total.DeadLettered, Forwarded: total.Forwarded,
 		Missing: total.Missing + astray, Different: total.Different + conflicts, Extra: total.Extra + repeated + past,
-		Unverifiable: unspoken, RollupsEqual: buckets == 0,
+		Unverifiable: total.Unverifiable + unspoken, RollupsEqual: buckets == 0,
 	}
 	r.OK = r.Missing == 0 && r.Extra == 0 && r.Different == 0 && r.RollupsEqual
 	return r, nil

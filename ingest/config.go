@@ -149,7 +149,7 @@ func load(cmd *cobra.Command, environ []string) (config, error) {
 		Flags:   cmd.Flags(),
 		Environ: environ,
 		// The consumer's sections.
-		Foreign: []string{"clickhouse", "batch", "group", "topics", "index", "budget", "doctor"},
+		Foreign: []string{"clickhouse", "batch", "group", "topics", "index", "budget", "doctor", "retention"},
 	})
 	if err != nil {
 		return cfg, err

@@ -25,6 +25,8 @@ const (
 	Journal = "journal"
 	// Operations holds what people did.
 	Operations = "operations"
+	// Tombstones holds what was taken on purpose and must not return.
+	Tombstones = "tombstones"
 	// Completeness holds what CompleteThrough shows.
 	Completeness = "completeness"
 	// SchemaMigrations holds which migrations were applied.

@@ -24,6 +24,9 @@ const (
 	Skipped    Fate = "skipped"
 	Lost       Fate = "lost"
 	Cut        Fate = "cut"
+	// Expired and Erased: taken on purpose, by retention or erasure.
+	Expired Fate = "expired"
+	Erased  Fate = "erased"
 )
 
 // First is the row that stands for a key.
@@ -42,6 +45,11 @@ type Known struct {
 	// Skipped tells that an operator wants the record of an offset passed over.
 	// It may be nil.
 	Skipped func(offset int64) bool
+	// Gone tells of an event that was taken on purpose, and by what. It may be nil.
+	Gone func(r *batch.Record) (fate Fate, taken bool)
+	// Counted: what has expired is counted already, since the range was
+	// journaled before; else each record of it gets a fate.
+	Counted bool
 	// First finds the row that a record's key has, from wherever it came.
 	First func(r *batch.Record) (First, bool)
 }
@@ -62,9 +70,10 @@ type Decision struct {
 //  3. what an operator wants passed over is skipped; what cannot become a row is
 //     a dead letter; what belongs to another partition is forwarded, and decided
 //     only there;
-//  4. a row of this key is stored from another origin, or an earlier record of
+//  4. what was erased, or has expired, does not come back;
+//  5. a row of this key is stored from another origin, or an earlier record of
 //     the batch has the key: a duplicate, or a conflict if the payload differs;
-//  5. else it becomes a row.
+//  6. else it becomes a row.
 func Decide(records []batch.Record, self topic.Origin, known Known) []Decision {
 	out := make([]Decision, len(records))
 	here := make(map[uuid.UUID]First, len(records))
@@ -95,6 +104,11 @@ func decide(r *batch.Record, origin topic.Origin, known Known, here map[uuid.UUI
 	}
 	if r.Home != origin.Partition && !mutant.On("misplaced-decided-in-place") {
 		return Decision{Fate: Forwarded}
+	}
+	if known.Gone != nil {
+		if fate, taken := known.Gone(r); taken {
+			return Decision{Fate: fate, Stands: fate == Expired && known.Counted}
+		}
 	}
 	first, ok := here[r.ID]
 	if !ok {

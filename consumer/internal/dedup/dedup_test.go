@@ -92,3 +92,21 @@ func TestBatchingChangesNothing(t *testing.T) {
 		}
 	})
 }
+
+// What was taken on purpose is neither a row nor anything else again; what is
+// stored or decided already stands all the same.
+func TestWhatIsGoneStaysGone(t *testing.T) {
+	records := []batch.Record{{Raw: batch.Raw{Offset: 1}, ID: uuid.New()}, {Raw: batch.Raw{Offset: 2}, ID: uuid.New()}, {Raw: batch.Raw{Offset: 3}, ID: uuid.New()}}
+	for _, counted := range []bool{false, true} {
+		for _, fate := range []dedup.Fate{dedup.Expired, dedup.Erased} {
+			got := dedup.Decide(records, topic.Origin{}, dedup.Known{
+				Rows: map[int64]uuid.UUID{1: records[0].ID}, Fates: map[int64]dedup.Fate{2: dedup.Duplicate}, Counted: counted,
+				Gone:  func(*batch.Record) (dedup.Fate, bool) { return fate, true },
+				First: func(*batch.Record) (dedup.First, bool) { return dedup.First{}, true },
+			})
+			require.Equal(t, dedup.Decision{Fate: dedup.Row, Stands: true}, got[0])
+			require.Equal(t, dedup.Decision{Fate: dedup.Duplicate, Stands: true}, got[1])
+			require.Equal(t, dedup.Decision{Fate: fate, Stands: fate == dedup.Expired && counted}, got[2])
+		}
+	}
+}

@@ -111,6 +111,9 @@ type Config struct {
 	Happened func(Event)
 	// At is called at each point of the protocol, for tests. It may be nil.
 	At func(Point) error
+	// Gone tells what was taken on purpose and must not return, as it is known
+	// now; its error keeps the batch from being decided. It may be nil.
+	Gone func(ctx context.Context) (func(*batch.Record) (dedup.Fate, bool), error)
 	// Index is the memory for known keys, shared by all owners of a process.
 	Index *index.Budget
 	// IndexLive is how far back keys are loaded first.

@@ -77,7 +77,7 @@ func (o *Owner) write(ctx context.Context, w *writing) (sorted, error) {
 	w.away = map[int64]bool{}
 	token := o.token(w)
 	for {
-		decisions, err := o.decide(ctx, w.b, w.compare)
+		decisions, err := o.decide(ctx, w.b, w.compare, !w.live)
 		if err != nil {
 			return sorted{}, err
 		}
@@ -221,9 +221,16 @@ func late(from, now time.Time, bound time.Duration) bool {
 	return max(now.Sub(from), now.Round(0).Sub(from.Round(0))) > bound
 }
 
-// decide applies the rule. compare asks first what has been decided already.
-func (o *Owner) decide(ctx context.Context, b *batch.Batch, compare bool) ([]dedup.Decision, error) {
-	var known dedup.Known
+// decide applies the rule. compare asks first what has been decided already;
+// counted says that the range was journaled before.
+func (o *Owner) decide(ctx context.Context, b *batch.Batch, compare, counted bool) ([]dedup.Decision, error) {
+	known := dedup.Known{Counted: counted}
+	if o.cfg.Gone != nil {
+		var err error
+		if known.Gone, err = o.cfg.Gone(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if compare && !mutant.On("no-comparison") {
 		var err error
 		if known.Rows, err = o.store.RowsIn(ctx, o.self, b.First, b.Last()); err != nil {
@@ -400,6 +407,9 @@ func (o *Owner) entries(decisions []dedup.Decision, b *batch.Batch) []store.Entr
 }
 
 func entry(r *batch.Record, d dedup.Decision) store.Entry {
+	if d.Fate == dedup.Erased || d.Fate == dedup.Expired { // nothing of the event stays
+		return store.Entry{Offset: r.Offset, Last: r.Offset, Fate: d.Fate, Records: 1, Epoch: r.Epoch, Timestamp: r.Timestamp}
+	}
 	return store.Entry{
 		Offset: r.Offset, Last: r.Offset, Fate: d.Fate, Records: 1, Hash: r.Hash, Epoch: r.Epoch,
 		ID: r.ID, Event: r.Event, First: d.First.Origin, Reason: r.Reason, Detail: r.Detail,

@@ -208,6 +208,7 @@ func (s ClickHouse) Astray(ctx context.Context, ranges []Range, found func(Findi
 		SELECT topic_id, partition, offset, source, event_type, actor_id, toUnixTimestamp64Nano(occurred_at), forwarded_to
 		FROM journal FINAL
 		WHERE entry = 'fate' AND fate = 'forwarded' AND (`+condition+`)
+			AND occurred_at >= (SELECT if(count() = 0, toDateTime64('1900-01-01 00:00:00', 9, 'UTC'), max(upto)) FROM tombstones WHERE kind = 'before')
 			AND event_id NOT IN (SELECT event_id FROM event_log WHERE event_id IN (`+moved+`))
 			AND event_id NOT IN (SELECT event_id FROM journal WHERE entry = 'fate' AND fate IN ('dead_letter', 'skipped', 'expired', 'erased') AND event_id IN (`+moved+`))`)
 	err = scanned(rows, err, func() error {

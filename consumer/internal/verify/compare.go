@@ -154,7 +154,7 @@ func (c *comparison) fate(i int, fate Fate) {
 		c.different(f, journaledPayload, f.actual)
 	}
 	switch {
-	case fate.First.TopicID == uuid.Nil:
+	case fate.First.TopicID == uuid.Nil, f.expired:
 	case c.r.holds(fate.First):
 		f.sees, f.first = inside, fate.First.Offset
 	default:
@@ -214,6 +214,13 @@ func (c *comparison) decided(f *fact) (more bool) {
 			return true
 		}
 		c.settle(f, forwarded)
+		return false
+	}
+	if f.expired { // its row, and those of its key, may be gone with their fates' sense
+		if f.actual == nothing {
+			c.counts.Unverifiable++
+		}
+		c.count(f.actual)
 		return false
 	}
 	if f.actual == forwarded && f.once {

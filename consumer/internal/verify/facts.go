@@ -93,6 +93,7 @@ type fact struct {
 	once    bool // by a partition count of before it was the other of home and away
 	actual  state
 	sees    sees
+	expired bool // retention has taken what occurred then: only what is there is compared
 	told    bool // there is a finding about it already
 }
 
@@ -123,6 +124,7 @@ func (c *comparison) fact(r *batch.Record) fact {
 	f.id, f.hash = r.ID, r.Hash
 	f.content, f.text = contentOf(&c.digest, &r.Event), xxhash.Sum64(r.Event.Payload)
 	f.class = c.classOf(r.Home)
+	f.expired = c.Expired != nil && c.Expired(r.Event.OccurredAt)
 	if len(c.r.Counts) > 0 {
 		c.key = r.Event.AppendKey(c.key[:0])
 		for _, n := range c.r.Counts {

@@ -15,6 +15,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"github.com/google/uuid"
@@ -76,6 +77,9 @@ type Counts struct {
 	// than the log says, or a row with another payload; Extra rows have no
 	// such record.
 	Missing, Different, Extra int
+	// Unverifiable records have neither row nor fate, and occurred before what
+	// retention keeps.
+	Unverifiable int
 }
 
 // Add adds other's counts.
@@ -89,6 +93,7 @@ func (c *Counts) Add(other Counts) {
 	c.Missing += other.Missing
 	c.Different += other.Different
 	c.Extra += other.Extra
+	c.Unverifiable += other.Unverifiable
 }
 
 // The kinds of findings.
@@ -199,6 +204,9 @@ type Verifier struct {
 	// largest partition. They have no names, so that they are gone when the
 	// process is, however it ends. Default: the system's.
 	TempDir string
+	// Expired tells whether retention has taken what occurred at a time. It may
+	// be nil: nothing has.
+	Expired func(time.Time) bool
 	// PresenceOnly leaves out what depends on a key's other records. For a
 	// range that does not begin where the log does.
 	PresenceOnly bool

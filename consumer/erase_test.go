@@ -1,0 +1,208 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"sluice/consumer/internal/erase"
+	"sluice/schemas/event"
+)
+
+func recordOf(source, actor string, at time.Time, payload string) *kgo.Record {
+	e := event.Event{Source: source, EventType: "t", ActorID: actor, OccurredAt: at.UTC(), Payload: []byte(payload)}
+	return &kgo.Record{Key: e.AppendKey(nil), Value: e.AppendJSON(nil)}
+}
+
+// total is a column of the balance over all partitions.
+func (s *stack) total(column string) int {
+	s.t.Helper()
+	return int(s.scalar("SELECT toUInt64(sum(toUInt64(" + column + "))) FROM balance"))
+}
+
+func (s *stack) wrong() int {
+	s.t.Helper()
+	return int(s.scalar("SELECT toUInt64(sum(abs(difference)) + sum(gaps + overlaps + repeats + twice)) FROM balance"))
+}
+
+// caughtUp waits until the journal has all of the log.
+func (s *stack) caughtUp() report { return s.verified() }
+
+// readAgain consumes from offset 0 on, as after an operator's reset.
+func (s *stack) readAgain() (stop func()) {
+	s.t.Helper()
+	var zero kadm.Offsets
+	for p := range s.cfg.Topics.Partitions {
+		zero.Add(kadm.Offset{Topic: s.cfg.Kafka.Topic, Partition: p, At: 0, LeaderEpoch: -1})
+	}
+	require.NoError(s.t, kadm.NewClient(s.producer).CommitAllOffsets(s.t.Context(), s.cfg.Group.ID, zero))
+	return s.consuming()
+}
+
+// What is erased is gone from every table, and neither a late duplicate nor a
+// replay brings it back, while the balance and verify stay right. The actor may
+// go on, and names are data.
+func TestWhatIsErasedStaysGone(t *testing.T) {
+	s := newStack(t)
+	stop := s.consuming()
+	defer func() { stop() }()
+	const actor = `o'Brien"; DROP TABLE event_log; -- é😀\`
+	at := time.Now().Add(-time.Hour).Truncate(time.Millisecond)
+	var sent []*kgo.Record
+	for i := range 200 {
+		name := actor
+		if i%4 != 0 {
+			name = fmt.Sprint("other-", i%5)
+		}
+		sent = append(sent, recordOf(fmt.Sprint("s", i%2), name, at.Add(time.Duration(i)*time.Second), fmt.Sprintf(`{"n":%d}`, i)))
+	}
+	again := func(records []*kgo.Record) []*kgo.Record {
+		var out []*kgo.Record
+		for _, r := range records {
+			out = append(out, &kgo.Record{Key: r.Key, Value: r.Value})
+		}
+		return out
+	}
+	s.produce(sent...)
+	s.produce(again(sent[:20])...)
+	s.produce(recordOf("s0", actor, at, `{"n":"differs"}`), recordOf("s1", "other-1", at.Add(time.Second), `{"n":"differs"}`))
+	before := s.caughtUp()
+	require.True(t, before.OK)
+	require.Equal(t, 200, before.Rows)
+
+	run := func(args ...string) (erased, error) {
+		t.Helper()
+		var out strings.Builder
+		err := s.command(&out, append([]string{"erase", "--actor", actor, "--json"}, args...)...)
+		var r erased
+		if err == nil {
+			require.NoError(t, json.Unmarshal([]byte(out.String()), &r))
+		}
+		return r, err
+	}
+	_, err := run()
+	require.ErrorContains(t, err, "--yes")
+	dry, err := run("--dry-run")
+	require.NoError(t, err)
+	require.Equal(t, erase.Found{Rows: 50, Fates: 5, Conflicts: 1}, dry.Found)
+	require.EqualValues(t, 200, s.scalar("SELECT count() FROM event_log"), "a dry run changes nothing")
+	require.Zero(t, s.scalar("SELECT count() FROM tombstones"))
+	done, err := run("--yes")
+	require.NoError(t, err)
+	require.Equal(t, dry.Found, done.Found)
+
+	gone := func(times int) {
+		t.Helper()
+		r := s.caughtUp()
+		require.True(t, r.OK, "%+v", r)
+		require.Equal(t, 150, r.Rows)
+		require.Zero(t, s.wrong())
+		require.Equal(t, times, s.total("erased"))
+		for _, table := range []string{"event_log", "journal"} {
+			require.Zero(t, s.scalar("SELECT count() FROM "+table+" WHERE actor_id LIKE 'o%Brien%'"), table)
+		}
+		require.EqualValues(t, 1, s.scalar("SELECT count() FROM event_conflicts"))
+		require.Zero(t, s.scalar(`SELECT count() FROM operations WHERE detail LIKE '%Brien%'`), "the audit does not name whom it is about")
+	}
+	gone(56)
+	s.produce(again(sent)...)
+	gone(106)
+	stop()
+	stop = s.readAgain()
+	gone(106)
+	_, err = run("--yes")
+	require.NoError(t, err, "again: there is nothing left to do")
+	gone(106)
+
+	s.produce(recordOf("s0", actor, time.Now().Add(time.Hour), `{"n":"new"}`))
+	require.Equal(t, 151, s.caughtUp().Rows, "what the actor does later is new")
+	require.EqualValues(t, 1, s.scalar("SELECT count() FROM operations FINAL WHERE kind = 'erase' AND state = 'done' AND id = '"+done.Operation.String()+"'"))
+}
+
+// One source of an actor's is erased, the other stays.
+func TestErasureOfOneSource(t *testing.T) {
+	s := newStack(t)
+	stop := s.consuming()
+	defer stop()
+	at := time.Now().Add(-time.Hour)
+	s.produce(recordOf("s0", "a", at, `{}`), recordOf("s1", "a", at, `{}`), recordOf("s0", "b", at, `{}`))
+	require.Equal(t, 3, s.caughtUp().Rows)
+	require.NoError(t, s.command(&strings.Builder{}, "erase", "--actor", "a", "--source", "s0", "--yes"))
+	require.EqualValues(t, 2, s.scalar("SELECT count() FROM event_log"))
+	require.EqualValues(t, 1, s.scalar("SELECT count() FROM event_log WHERE actor_id = 'a' AND source = 's1'"))
+	require.True(t, s.caughtUp().OK)
+}
+
+// Months that retention has dropped do not return, and the sheet adds up over
+// them; a run that was cut short is finished by the next.
+func TestRetention(t *testing.T) {
+	s := newStack(t)
+	stop := s.consuming()
+	defer func() { stop() }()
+	old, kept := time.Date(2025, 3, 5, 0, 0, 0, 0, time.UTC), time.Date(2025, 6, 5, 0, 0, 0, 0, time.UTC)
+	var sent []*kgo.Record
+	for i := range 300 {
+		at := old.AddDate(0, i%2, 0)
+		if i%3 == 0 {
+			at = kept
+		}
+		sent = append(sent, recordOf("s", fmt.Sprint(i%7), at.Add(time.Duration(i)*time.Second), `{}`))
+	}
+	again := func(records []*kgo.Record) (out []*kgo.Record) {
+		for _, r := range records {
+			out = append(out, &kgo.Record{Key: r.Key, Value: r.Value})
+		}
+		return out
+	}
+	s.produce(sent...)
+	s.produce(again(sent[:30])...)
+	s.produce(recordOf("s", "2", old.Add(2*time.Second), `{"differs":1}`))
+	require.Equal(t, 300, s.caughtUp().Rows)
+	run := func(args ...string) expired {
+		t.Helper()
+		var out strings.Builder
+		require.NoError(t, s.command(&out, append([]string{"retention", "--json"}, args...)...))
+		var r expired
+		require.NoError(t, json.Unmarshal([]byte(out.String()), &r))
+		return r
+	}
+	dry := run("--before", "2025-05-20T00:00:00Z", "--dry-run")
+	require.EqualValues(t, 200, dry.Rows)
+	require.Len(t, dry.Months, 2, "whole months")
+	require.EqualValues(t, 300, s.scalar("SELECT count() FROM event_log"))
+	require.Error(t, s.command(&strings.Builder{}, "retention", "--before", "2025-05-20T00:00:00Z"), "--yes is missing")
+	require.Error(t, s.command(&strings.Builder{}, "retention", "--before", "2999-01-01T00:00:00Z", "--yes"), "the future")
+
+	// The counts are written, and then the run dies: begun again it writes the same.
+	months, err := erase.Before(t.Context(), s.store.Conn(), dry.Before)
+	require.NoError(t, err)
+	require.NoError(t, s.store.Conn().Exec(t.Context(), `INSERT INTO journal (topic_id, topic, partition, entry, offset, last_offset, fate, records)
+		SELECT topic_id, 'events', partition, 'fate', min(offset) AS first, first, 'expired', count() FROM event_log WHERE _partition_id = ? GROUP BY topic_id, partition`, fmt.Sprint(months[0].Month)))
+	require.EqualValues(t, 200, run("--before", "2025-05-20T00:00:00Z", "--yes").Rows)
+
+	stays := func(expired int) {
+		t.Helper()
+		r := s.caughtUp()
+		require.True(t, r.OK, "%+v", r)
+		require.Equal(t, 100, r.Rows)
+		require.EqualValues(t, 100, s.scalar("SELECT count() FROM event_log"))
+		require.Zero(t, s.wrong())
+		require.Equal(t, expired, s.total("expired"))
+		require.Zero(t, s.scalar("SELECT count() FROM event_conflicts"), "conflicts' payloads are kept no longer")
+	}
+	expired := 200 + 20 + 1 // rows, the duplicates of them, the conflict
+	stays(expired)
+	require.NotZero(t, s.verified().Unverifiable)
+	s.produce(again(sent)...)
+	stays(expired + 200)
+	stop()
+	stop = s.readAgain()
+	stays(expired + 200)
+	require.EqualValues(t, 0, run("--before", "2025-05-20T00:00:00Z", "--yes").Rows)
+}

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+
+	"sluice/consumer/internal/erase"
+)
+
+// expired is what retention says.
+type expired struct {
+	Operation uuid.UUID     `json:"operation,omitzero"`
+	Before    time.Time     `json:"before"`
+	Rows      uint64        `json:"rows"`
+	Months    []erase.Taken `json:"months"`
+	DryRun    bool          `json:"dry_run"`
+}
+
+func retentionCommand() *cobra.Command {
+	var before string
+	var olderThan, wait time.Duration
+	var dryRun, yes, asJSON bool
+	cmd := &cobra.Command{
+		Use:   "retention",
+		Short: "Drop the months before a time, and keep them from returning",
+		Long: `retention drops whole months of event_log that ended before a time: --before names
+it, --older-than counts back from now, and with neither retention.keep of the
+configuration does. A watermark is written first, so that whatever occurred before
+it and comes later gets the fate "expired"; then what each partition of the log had
+is counted in the journal, so that balance and verify stay right; then the month is
+dropped. Conflicts' payloads of the time go with it.
+
+Let it run from a timer, as in cron: run again it does what is left to do.
+
+Exit status: 0 dropped, nothing to drop, or (--dry-run) listed, 1 refused: --yes is
+missing, 2 it could not be done, or not be finished: run it again.`,
+		Example: "  consumer retention --older-than 9600h --dry-run\n  consumer retention --before 2026-01-01T00:00:00Z --yes",
+		Args:    cobra.NoArgs,
+		RunE: comparing(func(cmd *cobra.Command, t *tools) error {
+			at, err := retentionTime(before, olderThan, t.cfg.Retention.Keep, time.Now())
+			if err != nil {
+				return err
+			}
+			return t.retain(cmd.Context(), erase.Month(at), wait, dryRun, yes, asJSON, cmd.OutOrStdout())
+		}),
+	}
+	f := cmd.Flags()
+	f.StringVar(&before, "before", "", "drop the months that ended by this time, as in 2026-01-01T00:00:00Z")
+	f.DurationVar(&olderThan, "older-than", 0, "drop the months that ended this long ago, as in 9600h")
+	f.DurationVar(&wait, "wait", time.Minute, "how long the consumer may take to reach the log's end first")
+	f.BoolVar(&dryRun, "dry-run", false, "list the months, and change nothing")
+	f.BoolVar(&yes, "yes", false, "do it")
+	f.BoolVar(&asJSON, "json", false, "print the result as one line of JSON")
+	return cmd
+}
+
+// retentionTime is the time that flags or the configuration name.
+func retentionTime(before string, olderThan, keep time.Duration, now time.Time) (time.Time, error) {
+	switch {
+	case before != "" && olderThan != 0:
+		return time.Time{}, errors.New("--before and --older-than exclude each other")
+	case before != "":
+		at, err := time.Parse(time.RFC3339Nano, before)
+		if err != nil {
+			return at, fmt.Errorf("--before %q: want a time as in 2026-01-01T00:00:00Z", before)
+		}
+		if at.After(now) {
+			return at, fmt.Errorf("--before %s lies in the future: that would take what is yet to come", before)
+		}
+		return at, nil
+	case olderThan == 0:
+		olderThan = keep
+	}
+	if olderThan <= 0 {
+		return time.Time{}, errors.New("name a time by --before or --older-than, or set retention.keep")
+	}
+	return now.Add(-olderThan), nil
+}
+
+func (t *tools) retain(ctx context.Context, month time.Time, wait time.Duration, dryRun, yes, asJSON bool, out io.Writer) error {
+	conn := t.store.Conn()
+	months, err := erase.Before(ctx, conn, month)
+	if err != nil {
+		return err
+	}
+	r := expired{Before: month, Months: []erase.Taken{}, DryRun: dryRun}
+	r.add(months)
+	if dryRun {
+		return r.write(out, asJSON)
+	}
+	if !yes {
+		return exitError{1, fmt.Errorf("%d rows of %d months before %s would be dropped for good: say --yes to do it", r.Rows, len(r.Months), month.Format(time.DateOnly))}
+	}
+	r.Operation = uuid.New()
+	began := time.Now()
+	note := func(state string) error {
+		text, err := json.Marshal(r)
+		if err != nil {
+			return fmt.Errorf("noting the retention: %w", err)
+		}
+		return erase.Note(ctx, conn, r.Operation, "retention", state, who(), string(text), began)
+	}
+	if err := note("begun"); err != nil {
+		return err
+	}
+	if err := erase.Watermark(ctx, conn, month, r.Operation); err != nil {
+		return err
+	}
+	if err := t.decidedBy(ctx, wait); err != nil {
+		return fmt.Errorf("the watermark stands, and nothing from before it is stored any more; nothing is dropped yet: %w", err)
+	}
+	if months, err = erase.Before(ctx, conn, month); err != nil {
+		return err
+	}
+	r.Rows, r.Months = 0, []erase.Taken{}
+	r.add(months)
+	for _, m := range months {
+		if err := m.Drop(ctx, conn, t.cfg.Kafka.Topic); err != nil {
+			return fmt.Errorf("not finished, run it again: %w", err)
+		}
+	}
+	if err := erase.Scrub(ctx, conn, month); err != nil {
+		return fmt.Errorf("not finished, run it again: %w", err)
+	}
+	if err := note("done"); err != nil {
+		return err
+	}
+	return r.write(out, asJSON)
+}
+
+func (r *expired) add(months []erase.Taken) {
+	for _, m := range months {
+		r.Rows += m.Rows
+		r.Months = append(r.Months, m)
+	}
+}
+
+func (r expired) write(w io.Writer, asJSON bool) error {
+	if asJSON {
+		return json.NewEncoder(w).Encode(r)
+	}
+	verb := "dropped"
+	if r.DryRun {
+		verb = "would be dropped"
+	}
+	for _, m := range r.Months {
+		fmt.Fprintf(w, "%d  %d rows\n", m.Month, m.Rows)
+	}
+	_, err := fmt.Fprintf(w, "%d rows of %d months %s, before %s\n", r.Rows, len(r.Months), verb, r.Before.Format(time.DateOnly))
+	return err
+}
