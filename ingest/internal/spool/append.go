@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -26,14 +27,17 @@ var frames = sync.Pool{New: func() any { return &write{done: make(chan error, 1)
 
 // Append puts records behind all others, and returns once they are safe on the
 // disk: after one fsync, which it shares with all who wait. The records' memory
-// is the caller's again. ctx is looked at before, not during.
+// is the caller's again.
 //
-// An error is [ErrFull], [ErrDisk] or [ErrClosed]; some of the records may be in
-// the spool all the same, as if the caller had not been told.
+// An error is [ErrFull], [ErrDisk], [ErrClosed] or ctx's; some of the records may
+// be in the spool all the same, as if the caller had not been told. A disk that
+// does not answer for five seconds is one that fails.
 func (s *Store) Append(ctx context.Context, records []*kgo.Record) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	bounded, cancel := context.WithTimeoutCause(ctx, diskPatience, errDiskSilent)
+	defer cancel()
 	var all []*write
 	for len(records) > 0 {
 		w, _ := frames.Get().(*write)
@@ -50,13 +54,23 @@ func (s *Store) Append(ctx context.Context, records []*kgo.Record) error {
 	}
 	var err error
 	for _, w := range all {
-		err = errors.Join(err, <-w.done)
-		if cap(w.frames) <= 2*writeBytes {
-			frames.Put(w)
+		select {
+		case werr := <-w.done:
+			err = errors.Join(err, werr)
+			if cap(w.frames) <= 2*writeBytes {
+				frames.Put(w)
+			}
+		case <-bounded.Done():
+			return context.Cause(bounded)
 		}
 	}
 	return err
 }
+
+// diskPatience is how long a post waits for the disk.
+const diskPatience = 5 * time.Second
+
+var errDiskSilent = fmt.Errorf("%w: no answer within %v", ErrDisk, diskPatience)
 
 // enqueue hands writes to the writer, all or none. From here on their keys count
 // as spooled.
@@ -162,10 +176,12 @@ func (s *Store) flush() {
 	if len(s.unsynced) == 0 {
 		return
 	}
+	begin := time.Now()
 	if err := s.out.Sync(); err != nil {
 		s.abandon(err)
 		return
 	}
+	s.synced(time.Since(begin))
 	s.mu.Lock()
 	seg := s.active
 	seg.end = seg.size

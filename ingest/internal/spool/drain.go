@@ -30,13 +30,11 @@ func (s *Spool) Run(ctx context.Context) {
 			s.logger.Error("the spool can't be read; trying again", "error", err)
 			wait(ctx, retry)
 		case c == nil:
-			s.idle.Store(true)
 			select {
 			case <-ctx.Done():
 			case <-s.store.more:
 			}
 		default:
-			s.idle.Store(false)
 			s.send(ctx, c)
 		}
 		if s.store.Ready() != nil {
@@ -56,13 +54,14 @@ func (s *Spool) send(ctx context.Context, c *Chunk) {
 	if errs != nil {
 		if err := s.oneByOne(ctx, c.Records, errs); err != nil {
 			if ctx.Err() == nil && !errors.Is(err, kgo.ErrClientClosed) && !errors.Is(err, delivery.ErrStopped) {
-				s.logger.Warn("the log does not take what is spooled; trying again", "error", err)
+				s.complain(err)
 				wait(ctx, retry)
 			}
 			return
 		}
 	}
 	now := time.Now()
+	s.complaint = ""
 	s.speed.add(now, c.Bytes)
 	s.lastAck.Store(now.UnixNano())
 	if err := s.store.Ack(c); err != nil {
@@ -70,6 +69,14 @@ func (s *Spool) send(ctx context.Context, c *Chunk) {
 	}
 	if errs == nil && now.Sub(begin) <= s.cfg.After {
 		s.mend()
+	}
+}
+
+// complain logs err, once until the log has taken something or err is another.
+func (s *Spool) complain(err error) {
+	if text := err.Error(); text != s.complaint {
+		s.complaint = text
+		s.logger.Warn("the log does not take what is spooled; trying again every second", "error", err)
 	}
 }
 

@@ -13,7 +13,13 @@ func newMetrics(reg *prometheus.Registry, s *Spool) *metrics {
 		Name: "sluice_ingest_spool_trips_total",
 		Help: "How often the log stopped acknowledging in time, so that events went to the spool.",
 	})}
-	reg.MustRegister(m.trips)
+	syncs := prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name:    "sluice_ingest_spool_sync_duration_seconds",
+		Help:    "Time that a sync of the spool's file took; each answers all who waited.",
+		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
+	})
+	s.store.synced = func(took time.Duration) { syncs.Observe(took.Seconds()) }
+	reg.MustRegister(m.trips, syncs)
 	gauge := func(name, help string, value func(st Status) float64) {
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "sluice_ingest_spool_" + name, Help: help},
 			func() float64 { return value(s.store.Status()) }))
@@ -49,7 +55,6 @@ func newMetrics(reg *prometheus.Registry, s *Spool) *metrics {
 	}, func() float64 { return s.speed.at(time.Now()) }))
 	counter("appended_records_total", "Records put into the spool.", func(c Counts) int64 { return c.Appended })
 	counter("drained_records_total", "Records that the log has taken from the spool, or that were set aside.", func(c Counts) int64 { return c.Acked })
-	counter("syncs_total", "Times the spool's file was synced; each answers all who waited.", func(c Counts) int64 { return c.Syncs })
 	counter("full_total", "Times records were refused because the bound on the spool's bytes was reached.", func(c Counts) int64 { return c.Full })
 	counter("disk_errors_total", "Writes that the spool's disk did not take.", func(c Counts) int64 { return c.DiskErrors })
 	counter("damaged_regions_total", "Parts of the spool that could not be read, and were kept aside.", func(c Counts) int64 { return c.DamagedRegions })

@@ -45,9 +45,10 @@ type Spool struct {
 	water   water
 	speed   speed
 	finish  chan struct{} // closed when what is left may be drained without a bound
-	idle    atomic.Bool   // the drain found nothing to do
 	trying  atomic.Bool   // one delivery tries the log while all others go to the spool
 	lastAck atomic.Int64  // of the drain, Unix nanoseconds
+
+	complaint string // the drain's last; its own
 }
 
 // New puts store before log. [Spool.Run] must run beside it.

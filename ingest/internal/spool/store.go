@@ -38,6 +38,8 @@ type Store struct {
 	wake  chan struct{} // has a value when the writer has something to do
 	ended chan struct{} // closed when the writer has ended
 	now   func() time.Time
+	// synced is told how long each sync took; set before the first Append.
+	synced func(time.Duration)
 
 	mu       sync.Mutex
 	segments []*segment // oldest first
@@ -88,7 +90,7 @@ func Open(cfg Config, log *slog.Logger) (*Store, error) {
 		return nil, fmt.Errorf("spool %s: %w", cfg.Dir, err)
 	}
 	s := &Store{
-		cfg: cfg, log: log, lock: held, now: time.Now,
+		cfg: cfg, log: log, lock: held, now: time.Now, synced: func(time.Duration) {},
 		more: make(chan struct{}, 1), wake: make(chan struct{}, 1), ended: make(chan struct{}),
 	}
 	if err := s.recover(); err != nil {

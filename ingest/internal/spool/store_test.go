@@ -470,3 +470,24 @@ func TestProperty(t *testing.T) {
 		require.Zero(t, s.Status().Records)
 	})
 }
+
+// TestDiskSilent: a disk that does not answer holds a post no longer than its
+// client is there.
+func TestDiskSilent(t *testing.T) {
+	answer := make(chan struct{})
+	s := open(t, t.TempDir(), func(c *Config) {
+		c.open = func(path string) (file, error) {
+			f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+			return &hooked{File: f, sync: func() error { <-answer; return f.Sync() }}, err
+		}
+	})
+	ctx, leave := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- s.Append(ctx, some(0, 1)) }()
+	require.Eventually(t, func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.held == 1 }, 20*time.Second, time.Millisecond)
+	leave()
+	require.ErrorIs(t, <-done, context.Canceled)
+	close(answer)
+	require.Eventually(t, func() bool { return s.Status().Records == 1 }, 20*time.Second, time.Millisecond)
+	require.Equal(t, []int{0}, drained(t, s))
+}
