@@ -22,6 +22,7 @@ type Decoder struct {
 	src    bytes.Buffer
 	faults []Fault
 	scan   scanner
+	kept   kept
 }
 
 // NewDecoder returns a decoder that accepts events within limits.

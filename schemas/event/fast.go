@@ -36,13 +36,13 @@ func (d *Decoder) fastEvent(now time.Time) (Event, bool) {
 		}
 		switch string(name) {
 		case MemberSource:
-			ok = d.fastField(&e.Source, &seen.source)
+			ok = d.fastField(&e.Source, &seen.source, &d.kept)
 		case MemberEventType:
-			ok = d.fastField(&e.EventType, &seen.eventType)
+			ok = d.fastField(&e.EventType, &seen.eventType, &d.kept)
 		case MemberActorID:
-			ok = d.fastField(&e.ActorID, &seen.actorID)
+			ok = d.fastField(&e.ActorID, &seen.actorID, nil)
 		case MemberClientEventID:
-			ok = d.fastField(&e.ClientEventID, &seen.clientEventID)
+			ok = d.fastField(&e.ClientEventID, &seen.clientEventID, nil)
 		case MemberOccurredAt:
 			ok = !seen.occurredAt && d.fastTime(&e.OccurredAt, now)
 			seen.occurredAt = true
@@ -71,14 +71,33 @@ func (d *Decoder) fastEvent(now time.Time) (Event, bool) {
 	return e, seen.source && seen.eventType && seen.actorID && seen.occurredAt
 }
 
-func (d *Decoder) fastField(to *string, seen *bool) bool {
+func (d *Decoder) fastField(to *string, seen *bool, known *kept) bool {
 	text, ok := d.scan.plain()
 	if !ok || *seen || len(text) == 0 || len(text) > d.limits.FieldBytes {
 		return false
 	}
 	*seen = true
-	*to = string(text)
+	*to = known.text(text)
 	return true
+}
+
+// kept are the sources and event types that a decoder met last. There are few of
+// each, and most events repeat one: its string is used again instead of made.
+type kept [64]string
+
+// longestKept bounds what a decoder holds on to.
+const longestKept = 64
+
+// text is b as a string. A nil kept makes it anew.
+func (k *kept) text(b []byte) string {
+	if k == nil || len(b) > longestKept {
+		return string(b)
+	}
+	at := &k[(len(b)+7*int(b[0])+31*int(b[len(b)-1])+13*int(b[len(b)/2]))%len(k)]
+	if *at != string(b) {
+		*at = string(b)
+	}
+	return *at
 }
 
 func (d *Decoder) fastTime(to *time.Time, now time.Time) bool {
