@@ -128,7 +128,7 @@ func TestSkip(t *testing.T) {
 // has gone on since; set forward by Kafka's own tools they are explained.
 func TestOffsetsSetByHand(t *testing.T) {
 	s, before := seeded(t)
-	address, stop := s.consumingWithStatus()
+	_, stop := s.consumingWithStatus()
 	_, said, status := s.says("offsets", "set", "--to", "earliest", "--yes")
 	require.Equal(t, 2, status)
 	require.Contains(t, said, "consumers run")
@@ -155,7 +155,7 @@ func TestOffsetsSetByHand(t *testing.T) {
 	out, said, status = s.says("offsets", "set", "--to", "0:0", "--yes")
 	require.Zero(t, status, said)
 	run = strings.Fields(out[strings.Index(out, "--undo"):])[1]
-	address, stop = s.consumingWithStatus()
+	address, stop := s.consumingWithStatus()
 	require.Equal(t, before, s.verified())
 	history := func(kind string) []operations.Operation {
 		out, _, _ := s.says("replay", "history", "--json", "--kinds", kind)

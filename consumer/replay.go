@@ -70,6 +70,10 @@ does not name are left out. --from earliest is all that Kafka still has; what it
 longer has is said before anything begins. Times are RFC 3339, or a duration ago as
 in 90m.
 
+--into builds a new table of event_log's shape from the log and the journal, beside
+the live one, and prints the two statements that swap them: that is how a schema
+changes. What Kafka no longer has is copied.
+
 Every run is written to the table operations: "consumer replay history".
 
 Exit status: 0 done, or a dry run found nothing missing or different; 1 a dry run
@@ -81,6 +85,9 @@ found something; 2 it could not be done; 3 another replay runs.`,
 		RunE: comparing(func(cmd *cobra.Command, t *tools) error {
 			if how.findings == "" {
 				how.findings = "sluice-replay-findings-" + time.Now().UTC().Format("20060102T150405Z") + ".ndjson"
+			}
+			if how.into != "" {
+				return t.replayInto(cmd.Context(), how, cmd.OutOrStdout())
 			}
 			results, err := t.replay(cmd.Context(), how)
 			var held replay.HeldError
@@ -113,6 +120,7 @@ found something; 2 it could not be done; 3 another replay runs.`,
 	f.Float64Var(&how.rate, "rate", 0, "most records a second over all partitions (0: as fast as live batches allow)")
 	f.BoolVar(&how.dryRun, "dry-run", false, "compare and write nothing")
 	f.BoolVar(&how.reprocess, "reprocess-under-schema", false, "put dead letters through that today's rules would take")
+	f.StringVar(&how.into, "into", "", "rebuild everything in this table, beside the live one")
 	f.BoolVar(&how.yes, "yes", false, "do not ask before something is written")
 	f.StringVar(&how.findings, "findings", "", "file for the findings if there are more than 100 (default sluice-replay-findings-TIME.ndjson)")
 	f.BoolVar(&asJSON, "json", false, "print one line of JSON for each partition")

@@ -16,7 +16,7 @@ import (
 )
 
 func topicsCommand() *cobra.Command {
-	topics := &cobra.Command{Use: "topics", Short: "Create the topics that Sluice stands on"}
+	topics := &cobra.Command{Use: "topics", Short: "Create, describe and grow the topics that Sluice stands on"}
 	topics.AddCommand(&cobra.Command{
 		Use:   "ensure",
 		Short: "Create the topics that are missing; what exists is left as it is",
@@ -38,6 +38,7 @@ func topicsCommand() *cobra.Command {
 			return ensureTopics(cmd.Context(), kadm.NewClient(client), cfg, cmd.OutOrStdout())
 		},
 	})
+	topics.AddCommand(topicsDescribeCommand(), topicsGrowCommand())
 	return topics
 }
 

@@ -76,17 +76,23 @@ func insertSettings(token string) clickhouse.Settings {
 // error, nothing, all, or (over several table partitions) some of them may be
 // stored: ask [Store.RowsIn].
 func (s *Store) Rows(ctx context.Context, token string, self topic.Origin, rows []*batch.Record) error {
+	return s.RowsInto(ctx, schema.EventLog, token, self, rows)
+}
+
+// RowsInto is [Store.Rows] for another table of the shape of event_log. Its name is
+// part of the statement: it must be checked before.
+func (s *Store) RowsInto(ctx context.Context, table, token string, self topic.Origin, rows []*batch.Record) error {
 	ctx = clickhouse.Context(ctx, clickhouse.WithQueryID(token), clickhouse.WithSettings(insertSettings(token)))
-	b, err := s.conn.PrepareBatch(ctx, "INSERT INTO event_log (event_id, client_event_id, source, event_type, actor_id, occurred_at, payload_text, payload_hash, received_at, topic_id, partition, offset, record_timestamp)")
+	b, err := s.conn.PrepareBatch(ctx, "INSERT INTO "+table+" (event_id, client_event_id, source, event_type, actor_id, occurred_at, payload_text, payload_hash, received_at, topic_id, partition, offset, record_timestamp)")
 	if err != nil {
-		return fmt.Errorf("preparing %d rows for event_log: %w", len(rows), err)
+		return fmt.Errorf("preparing %d rows for %s: %w", len(rows), table, err)
 	}
 	defer b.Close() //nolint:errcheck // after Send it has nothing left to say
 	if err := appendRows(b, self, rows); err != nil {
 		return fmt.Errorf("rows for event_log: %w", errors.Join(err, b.Abort()))
 	}
 	if err := b.Send(); err != nil {
-		return fmt.Errorf("writing %d rows to event_log: %w", len(rows), err)
+		return fmt.Errorf("writing %d rows to %s: %w", len(rows), table, err)
 	}
 	return nil
 }
@@ -129,8 +135,13 @@ func timestamp(t time.Time) time.Time {
 // RowsIn returns the event ids of the rows whose origin lies in first..last of
 // a partition, by offset. Two rows of one origin are an error.
 func (s *Store) RowsIn(ctx context.Context, self topic.Origin, first, last int64) (map[int64]uuid.UUID, error) {
+	return s.RowsOf(ctx, schema.EventLog, self, first, last)
+}
+
+// RowsOf is [Store.RowsIn] for another table of the shape of event_log.
+func (s *Store) RowsOf(ctx context.Context, table string, self topic.Origin, first, last int64) (map[int64]uuid.UUID, error) {
 	rows, err := s.conn.Query(ctx,
-		"SELECT offset, event_id FROM event_log WHERE topic_id = ? AND partition = ? AND offset BETWEEN ? AND ?",
+		"SELECT offset, event_id FROM "+table+" WHERE topic_id = ? AND partition = ? AND offset BETWEEN ? AND ?",
 		self.TopicID, self.Partition, first, last)
 	if err != nil {
 		return nil, fmt.Errorf("comparing offsets %d to %d with event_log: %w", first, last, err)
