@@ -367,6 +367,15 @@ func TestCrossOrigin(t *testing.T) {
 	require.Equal(t, "https://shop.example", resp.Header.Get("Access-Control-Allow-Origin"))
 	require.Empty(t, resp.Header.Get("Access-Control-Allow-Credentials"))
 	require.Empty(t, preflight(open, "https://shop.example.evil").Header.Get("Access-Control-Allow-Origin"))
+
+	// Nor may they turn the admin port's switches.
+	req, err := http.NewRequest(http.MethodPost, open.admin+"/schemas/reload", nil)
+	require.NoError(t, err)
+	req.Header.Set("Origin", "https://shop.example")
+	resp, err = http.DefaultTransport.RoundTrip(req)
+	require.NoError(t, err)
+	resp.Body.Close()
+	require.Equal(t, http.StatusForbidden, resp.StatusCode)
 }
 
 // authority signs certificates for tests.

@@ -189,8 +189,8 @@ func TestSlowloris(t *testing.T) {
 func TestNeverReads(t *testing.T) {
 	e := startEdge(t, newCluster(t), func(c *config) {
 		slow(c)
-		c.Produce.AckTimeout = time.Second
-		c.HTTP.WriteTimeout = 2 * time.Second
+		c.Produce.AckTimeout, c.Ingest.SyncWait = time.Second, time.Second
+		c.HTTP.WriteTimeout = 4 * time.Second
 	})
 	body := array(manyEvents(2000)...)
 	request := []byte(fmt.Sprintf("POST /api/events/batch HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", len(body)))

@@ -77,8 +77,9 @@ variables (kafka.brokers is SLUICE_KAFKA_BROKERS), then flags; each overrides
 what comes before it. "ingest config" prints what is in force.
 
 SIGTERM or SIGINT stops it in order: not ready, requests in flight finished,
-records flushed. A second one ends it at once.`,
-		Example:       "  ingest --kafka.brokers kafka-1:9092,kafka-2:9092 --http.address :8080",
+records flushed. A second one ends it at once.
+SIGHUP reads keys, schemas, certificates and ingest.mode again.`,
+		Example:       "  ingest --kafka.brokers kafka-1:9092,kafka-2:9092 --http.address :8080 --auth.keys_file keys.yaml",
 		Args:          cobra.NoArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,

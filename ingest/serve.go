@@ -142,7 +142,9 @@ func serve(ctx context.Context, cfg config, again rereading, log *slog.Logger, l
 		}
 		mux.HandleFunc("GET /spool", kept.serve)
 		mux.HandleFunc("POST /schemas/reload", access.reloadSchemas)
-		srv := &http.Server{Handler: mux, ReadHeaderTimeout: cfg.HTTP.ReadHeaderTimeout}
+		// A page in a browser on this machine must not turn switches.
+		own := http.NewCrossOriginProtection().Handler(mux)
+		srv := &http.Server{Handler: own, ReadHeaderTimeout: cfg.HTTP.ReadHeaderTimeout}
 		return service.Serve(adminCtx, admin, srv, time.Second, log)
 	})
 	refused := prometheus.NewCounter(prometheus.CounterOpts{
