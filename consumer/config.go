@@ -22,7 +22,8 @@ type config struct {
 	Admin      service.Admin `mapstructure:"admin"`
 	Kafka      service.Kafka `mapstructure:"kafka"`
 	ClickHouse struct {
-		DSN string `mapstructure:"dsn" secret:"true" help:"http://host:8123/database or clickhouse://host:9000/database"`
+		DSN     string `mapstructure:"dsn" secret:"true" help:"http://host:8123/database or clickhouse://host:9000/database"`
+		Cluster string `mapstructure:"cluster" help:"make Replicated and Distributed tables on this cluster; empty: a single server"`
 	} `mapstructure:"clickhouse"`
 	Batch  batch.Limits `mapstructure:"batch"`
 	Budget struct {

@@ -33,9 +33,20 @@ func judgeClickHouse(r *Report, s Setup, f Facts) {
 	r.add("clickhouse.detached_parts", of(c.Detached, detached))
 	r.add("clickhouse.disks", of(c.Disks, disks))
 	r.add("clickhouse.read_only", of(c.ReadOnly, readOnly))
+	r.add("clickhouse.access", of(c.Access, access))
 	if s.Durability == Cluster {
 		r.add("clickhouse.quorum", of(c.Settings, func(v map[string]string) *Finding { return quorum(c, v) }))
 	}
+}
+
+// access: without the roles an analyst has the rights and limits of whoever made
+// the user, and the service may delete what it wrote.
+func access(missing []string) *Finding {
+	if len(missing) == 0 {
+		return nil
+	}
+	return warn(fmt.Sprintf("%d of the roles' statements are missing", len(missing)),
+		"analysts read without limits, or the service holds rights that it does not need", missing...)
 }
 
 func partitionsOf(k Kafka, topic string) Known[int32] {

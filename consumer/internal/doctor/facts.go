@@ -53,6 +53,8 @@ type ClickHouse struct {
 	Disks Known[[]Disk]
 	// Barriers are the partition counts that the journal records.
 	Barriers Known[[]Commit]
+	// Access are the statements of roles and rights that are missing.
+	Access Known[[]string]
 	// ReadOnly are the replicated tables that take no writes.
 	ReadOnly Known[[]string]
 }

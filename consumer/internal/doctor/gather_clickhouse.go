@@ -10,6 +10,7 @@ import (
 	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
+	"sluice/consumer/internal/grants"
 	"sluice/consumer/internal/migrate"
 	schema "sluice/schemas/clickhouse"
 )
@@ -69,6 +70,14 @@ func gatherClickHouse(ctx context.Context, conn driver.Conn, c *ClickHouse) erro
 		}
 	}
 	c.Database = database.Value
+	c.Access.Value, err = grants.Missing(ctx, conn, c.Database)
+	if errors.Is(err, grants.ErrNoUsers) {
+		c.Access.Err = err
+		return nil
+	}
+	if c.Access.Err = refusal(err); c.Access.Err == nil {
+		return err
+	}
 	return nil
 }
 

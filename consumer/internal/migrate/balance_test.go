@@ -212,7 +212,7 @@ func TestBalanceReadsAProjection(t *testing.T) {
 // every statement can be run again over them.
 func TestBalanceOfWhatWasThereBefore(t *testing.T) {
 	d := in(t, enginetest.Start(t), "sluice")
-	require.NoError(t, createDatabase(t.Context(), *d.options(), silent))
+	require.NoError(t, createDatabase(t.Context(), *d.options(), "", silent))
 	migrations, err := schema.Migrations()
 	require.NoError(t, err)
 	for _, m := range migrations[:3] {

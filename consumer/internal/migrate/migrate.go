@@ -57,24 +57,37 @@ type Applied struct {
 // A schema of a newer program ([ErrNewer]) or of other statements ([ErrDrift])
 // is refused before anything is changed.
 func Up(ctx context.Context, dsn string, report func(line string)) error {
+	return UpOn(ctx, dsn, "", report)
+}
+
+// UpOn is [Up] on a cluster, in the form that [schema.Cluster] gives each
+// statement; cluster "" is a single server. What it does on a cluster is checked
+// by ClickHouse's parser, and has not been run.
+func UpOn(ctx context.Context, dsn, cluster string, report func(line string)) error {
 	opts, err := clickhouse.ParseDSN(dsn)
 	if err != nil {
 		return fmt.Errorf("clickhouse.dsn: %w", err)
 	}
-	if err := createDatabase(ctx, *opts, report); err != nil {
+	if err := createDatabase(ctx, *opts, cluster, report); err != nil {
 		return err
+	}
+	if cluster != "" {
+		if opts.Settings == nil {
+			opts.Settings = clickhouse.Settings{}
+		}
+		opts.Settings["distributed_foreground_insert"] = 1 // what was noted is there
 	}
 	conn, err := clickhouse.Open(opts)
 	if err != nil {
 		return fmt.Errorf("clickhouse.dsn: %w", err)
 	}
-	err = up(ctx, conn, report)
+	err = up(ctx, conn, cluster, report)
 	return errors.Join(err, conn.Close())
 }
 
 // createDatabase connects to the database that always exists, since a
 // connection to one that does not is refused.
-func createDatabase(ctx context.Context, opts clickhouse.Options, report func(string)) (err error) {
+func createDatabase(ctx context.Context, opts clickhouse.Options, cluster string, report func(string)) (err error) {
 	name := opts.Auth.Database
 	if name == "" || name == "default" {
 		return nil
@@ -92,7 +105,11 @@ func createDatabase(ctx context.Context, opts clickhouse.Options, report func(st
 	if there > 0 {
 		return nil
 	}
-	if err := conn.Exec(ctx, "CREATE DATABASE IF NOT EXISTS "+quoted(name)); err != nil {
+	statement := "CREATE DATABASE IF NOT EXISTS " + quoted(name)
+	if cluster != "" {
+		statement += " ON CLUSTER " + quoted(cluster)
+	}
+	if err := conn.Exec(ctx, statement); err != nil {
 		return fmt.Errorf("creating the database %s: %w", name, err)
 	}
 	report("created the database " + name)
@@ -114,8 +131,8 @@ const record = `CREATE TABLE IF NOT EXISTS ` + schema.SchemaMigrations + ` (
 	program String
 ) ENGINE = MergeTree ORDER BY (version, at)`
 
-func up(ctx context.Context, conn driver.Conn, report func(string)) error {
-	if err := conn.Exec(ctx, record); err != nil {
+func up(ctx context.Context, conn driver.Conn, cluster string, report func(string)) error {
+	if err := exec(ctx, conn, record, cluster); err != nil {
 		return fmt.Errorf("creating %s: %w", schema.SchemaMigrations, err)
 	}
 	status, err := Status(ctx, conn)
@@ -137,7 +154,7 @@ func up(ctx context.Context, conn driver.Conn, report func(string)) error {
 		if len(status[i].checksums) > 0 {
 			report(fmt.Sprintf("%04d %s: was begun and not finished, beginning again", m.Version, m.Name))
 		}
-		if err := apply(ctx, conn, m); err != nil {
+		if err := apply(ctx, conn, m, cluster); err != nil {
 			return err
 		}
 		applied++
@@ -149,12 +166,29 @@ func up(ctx context.Context, conn driver.Conn, report func(string)) error {
 	return nil
 }
 
-func apply(ctx context.Context, conn driver.Conn, m schema.Migration) error {
+// exec runs a statement in the form for cluster.
+func exec(ctx context.Context, conn driver.Conn, statement, cluster string) error {
+	forms := []string{statement}
+	if cluster != "" {
+		var err error
+		if forms, err = schema.Cluster(statement, cluster); err != nil {
+			return err
+		}
+	}
+	for _, form := range forms {
+		if err := conn.Exec(ctx, form); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func apply(ctx context.Context, conn driver.Conn, m schema.Migration, cluster string) error {
 	if err := note(ctx, conn, m, "begun"); err != nil {
 		return err
 	}
 	for i, statement := range m.Statements {
-		if err := conn.Exec(ctx, statement); err != nil {
+		if err := exec(ctx, conn, statement, cluster); err != nil {
 			return fmt.Errorf("migration %04d %s, statement %d of %d: %w (mend the cause and run \"consumer migrate\" again: it goes on from here)",
 				m.Version, m.Name, i+1, len(m.Statements), err)
 		}

@@ -76,9 +76,12 @@ func TestEveryHalfDoneRunIsFinished(t *testing.T) {
 	}
 	for n := 1; n <= execs; n++ {
 		for _, after := range []bool{false, true} {
+			if n%4 != 0 && after == (n%2 == 0) {
+				continue // each way for half of the places, both for some: each is a whole schema
+			}
 			d := in(t, e, fmt.Sprintf("half_%d_%t", n, after))
-			require.NoError(t, createDatabase(t.Context(), *d.options(), silent))
-			err := up(t.Context(), &cut{Conn: d.conn, left: n, after: after}, silent)
+			require.NoError(t, createDatabase(t.Context(), *d.options(), "", silent))
+			err := up(t.Context(), &cut{Conn: d.conn, left: n, after: after}, "", silent)
 			require.ErrorIs(t, err, errCut, "statement %d", n)
 			if n < execs || !after {
 				require.ErrorIs(t, Check(t.Context(), d.conn), ErrOutdated, "statement %d", n)
@@ -91,7 +94,7 @@ func TestEveryHalfDoneRunIsFinished(t *testing.T) {
 			d.exec("DROP DATABASE " + d.name + " SYNC")
 		}
 	}
-	require.NoError(t, up(t.Context(), &cut{Conn: whole.conn, left: 2}, silent), "a whole schema needs one statement only")
+	require.NoError(t, up(t.Context(), &cut{Conn: whole.conn, left: 2}, "", silent), "a whole schema needs one statement only")
 }
 
 func TestRunsAtTheSameTimeDoNoHarm(t *testing.T) {
