@@ -31,7 +31,7 @@ GOLANGCI := v2.15.0
 LINT     := $(BIN)/golangci-lint-$(GOLANGCI)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build supervisor engine clean-local env consumer ingest demo test test-kafka kafka vet lint bench bench-system chaos browser contract model crash mutants fuzz go
+.PHONY: help run build supervisor engine clean-local env consumer ingest demo test test-kafka kafka vet lint bench bench-system chaos browser contract model crash mutants night fuzz go
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -116,6 +116,9 @@ browser: go ## the edge's pages in a headless Chromium (SCREENSHOTS= a folder fo
 # Python 3 is needed.
 contract: build ## schemathesis against the edge's OpenAPI document (EXAMPLES= of each operation, default 200)
 	@EXAMPLES='$(EXAMPLES)' deploy/contract/check.sh
+
+night: engine ## an operator's night on real events (EVENTS= a file of them, NDJSON in gzip)
+	EVENTS=$(if $(EVENTS),'$(abspath $(EVENTS))') go test -count 1 -timeout 1h -v -run TestANight ./consumer
 
 crash: engine ## every crash point and every pair, on the engine too: an hour or two (CRASH_CASE= a pattern of cases)
 	CRASH=all go test -count 1 -timeout 4h -v -run 'TestEvery|TestFailuresOnTheEngine' ./consumer/internal/crash

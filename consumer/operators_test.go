@@ -294,3 +294,7 @@ func TestDeadLetters(t *testing.T) {
 	require.Len(t, lines[letter](t, out), 16)
 	require.Equal(t, report{OK: true, Records: 28, Rows: 12, DeadLettered: 16, RollupsEqual: true}, s.verified())
 }
+
+func lookAt(s *stack) (replay.Orders, error) {
+	return replay.Look(s.t.Context(), s.cfg.Kafka.Options(s.log), s.cfg.Kafka.Control)
+}

@@ -13,13 +13,14 @@ import (
 // when it has had less than a quarter of the time. A step is sized by what the
 // last one took, so that a live record waits for little more than that.
 const (
-	stepBusy = 40 * time.Millisecond  // a step's aim while live records come
-	stepIdle = 200 * time.Millisecond // and while none do
-	busyFor  = 5 * time.Second        // how long after a live record others are expected
-	leastRow = 200                    // records of a step, at least
-	firstRow = 2_000                  // records of the first step
-	share    = 3                      // after a step live batches have this many times what it took
-	tellEach = 200 * time.Millisecond // progress is told no more often
+	stepBusy  = 40 * time.Millisecond  // a step's aim while live records come
+	stepIdle  = 200 * time.Millisecond // and while none do
+	busyFor   = 5 * time.Second        // how long after a live record others are expected
+	leastBusy = 2_000                  // records of a step, at least: an INSERT costs by the month, not by the row
+	leastIdle = 10_000
+	firstRow  = 2_000                  // records of the first step
+	share     = 3                      // after a step live batches have this many times what it took
+	tellEach  = 200 * time.Millisecond // progress is told no more often
 )
 
 // replaying is a re-read on its way. It outlives a run: what was compared stays so.
@@ -188,13 +189,13 @@ func (o *Owner) mendPending(ctx context.Context, x *replaying) (records int, err
 
 // pace settles how large the next step is, and when it may be.
 func (o *Owner) pace(x *replaying, n int, wrote bool) {
-	aim := stepIdle
+	aim, least := stepIdle, leastIdle
 	if time.Since(o.lastLive) < busyFor {
-		aim = stepBusy
+		aim, least = stepBusy, leastBusy
 	}
 	if n > 0 {
 		fits := int(float64(n) * float64(aim) / float64(max(x.took, time.Millisecond)))
-		x.most = min(max(fits, leastRow), 2*max(x.most, n), o.cfg.Limits.Rows)
+		x.most = min(max(fits, least), max(2*max(x.most, n), least), o.cfg.Limits.Rows)
 	}
 	if x.r.Rate > 0 {
 		x.notBefore = x.ended.Add(time.Duration(float64(n) / x.r.Rate * float64(time.Second)))
