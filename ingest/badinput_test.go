@@ -191,16 +191,38 @@ func TestBadInput(t *testing.T) {
 			}
 			require.Contains(t, string(a.body), r.says)
 			require.Less(t, len(a.body), 8<<10, "the answer quotes too much of what was sent")
+			if r.header == nil && r.name != "unknown member" && r.name != "one byte past 1 MiB" { // an extension; shorter by then
+				refusedAsCloudEvent(t, e, r.body)
+			}
 		})
 	}
 	require.Equal(t, "gzip, zstd, identity", e.post(t, "/api/events", []byte(good), "Content-Encoding", "br").header.Get("Accept-Encoding"))
-	require.Equal(t, "application/json", e.post(t, "/api/events", []byte(good), "Content-Type", "text/plain").header.Get("Accept"))
+	require.Equal(t, "application/json, application/cloudevents+json", e.post(t, "/api/events", []byte(good), "Content-Type", "text/plain").header.Get("Accept"))
 
 	require.Equal(t, http.StatusAccepted, e.post(t, "/api/events", []byte(good)).status, "the edge still works")
 	records(t, e.cluster, 1)
 	_, metrics := e.get(t, e.admin+"/metrics")
 	require.Contains(t, metrics, "sluice_ingest_in_flight_bytes 0\n", "memory was not given back")
 	require.Contains(t, metrics, "sluice_ingest_panics_total 0\n")
+}
+
+// refusedAsCloudEvent posts what is no event as a CloudEvent, structured and in a
+// batch, in each coding: it is refused, by the names that a CloudEvent has.
+func refusedAsCloudEvent(t *testing.T, e *edge, body string) {
+	t.Helper()
+	body = strings.NewReplacer(`"event_type":`, `"type":`, `"actor_id":`, `"subject":`, `"occurred_at":`, `"time":`, `"payload":`, `"data":`).Replace(body)
+	if strings.HasPrefix(body, `{"`) {
+		body = `{"specversion":"1.0","id":"1",` + body[1:]
+	}
+	for coding, code := range map[string]func(string) string{"identity": strings.Clone, "gzip": gz, "zstd": zst} {
+		a := e.post(t, "/api/events", []byte(code(body)), "Content-Type", "application/cloudevents+json", "Content-Encoding", coding)
+		require.Contains(t, []int{400, 413}, a.status, "%s", a.body)
+		for _, name := range []string{"/event_type", "/actor_id", "/occurred_at", "/payload"} {
+			require.NotContains(t, string(a.body), `"pointer":"`+name, "a name that a CloudEvent does not have")
+		}
+		a = e.post(t, "/api/events/batch", []byte(code("["+body+"]")), "Content-Type", "application/cloudevents-batch+json", "Content-Encoding", coding)
+		require.Contains(t, []int{400, 413}, a.status, "%s", a.body)
+	}
 }
 
 // TestOddInput posts what looks odd and is right: it is taken as it is.

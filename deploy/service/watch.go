@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -32,12 +33,11 @@ func Watch(ctx context.Context, file string, log *slog.Logger) (<-chan struct{},
 	file = filepath.Clean(file)
 	// The folder, since a file that is replaced is another file.
 	if err := watcher.Add(filepath.Dir(file)); err != nil {
-		watcher.Close()
-		return nil, fmt.Errorf("watching %s: %w", file, err)
+		return nil, fmt.Errorf("watching %s: %w", file, errors.Join(err, watcher.Close()))
 	}
 	changed := make(chan struct{}, 1)
 	go func() {
-		defer watcher.Close()
+		defer func() { _ = watcher.Close() }() // it ends all the same
 		real, _ := filepath.EvalSymlinks(file)
 		quiet := time.NewTimer(time.Hour)
 		quiet.Stop()

@@ -12,7 +12,7 @@ import (
 func TestParse(t *testing.T) {
 	a, b := uuid.UUID{1}, uuid.UUID{2}
 	for text, want := range map[string]commit.Mark{
-		`sluice/1 {"last":9,"topic_id":"` + a.String() + `","partitions":3}`:                                          {Log: a, Topic: a, Partitions: 3},
+		`sluice/1 {"last":9,"topic_id":"` + a.String() + `","partitions":3}`:                                           {Log: a, Topic: a, Partitions: 3},
 		`sluice/1 {"topic_id":"` + a.String() + `","topic":"` + b.String() + `","partitions":1,"closed":true,"new":1}`: {Log: a, Topic: b, Partitions: 1},
 	} {
 		got, ok := commit.Parse(text)

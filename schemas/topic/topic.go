@@ -35,6 +35,9 @@ const (
 	HeaderSchema = "schema"
 	// HeaderTraceparent is the W3C Trace Context of the request.
 	HeaderTraceparent = "traceparent"
+	// HeaderExtension begins the header of an attribute of a CloudEvent that is no
+	// member of an event: ce_NAME, as in CloudEvents' binding for Kafka.
+	HeaderExtension = "ce_"
 	// HeaderForwardedFrom is the [Origin] of a record that the consumer moved
 	// to the partition its key belongs to.
 	HeaderForwardedFrom = "forwarded-from"

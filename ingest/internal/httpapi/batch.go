@@ -10,6 +10,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"sluice/ingest/internal/cloudevents"
 	"sluice/ingest/internal/decode"
 	"sluice/ingest/internal/delivery"
 	"sluice/ingest/internal/guard"
@@ -54,14 +55,15 @@ func (m *memory) text() []byte {
 
 // batch is one batch on its way from the body to the answer.
 type batch struct {
-	cfg     Config
-	budget  *decode.Budget
-	taken   int64 // of the budget
-	full    bool  // the budget was used up
-	visit   *guard.Visit
-	decoder *event.Decoder
-	stamp   stamp
-	now     time.Time
+	cfg    Config
+	budget *decode.Budget
+	taken  int64 // of the budget
+	full   bool  // the budget was used up
+	visit  *guard.Visit
+	reader reader
+	form   form
+	stamp  stamp
+	now    time.Time
 
 	items []item
 	valid []*delivery.Delivery // of the items that are valid, in their order
@@ -122,8 +124,11 @@ func (a *API) postBatch(w http.ResponseWriter, r *http.Request) *problem.Error {
 
 // split takes the body apart and decodes every item.
 func (a *API) split(b *batch, media string, body []byte) *problem.Error {
-	b.decoder = a.decoder()
-	defer a.decoders.Put(b.decoder)
+	b.reader.events = a.decoder()
+	defer a.decoders.Put(b.reader.events)
+	if media == cloudevents.TypeBatch {
+		b.form = structured
+	}
 	var err error
 	if media == decode.TypeNDJSON {
 		err = decode.Lines(body, a.cfg.BatchItems, b.add)
@@ -158,10 +163,11 @@ func (b *batch) add(text []byte) bool {
 		})
 		return false
 	}
-	e, faults := b.decoder.Decode(text, b.now)
+	e, extra, faults := b.reader.read(b.form, nil, text, b.now)
 	var schema string
 	if faults == nil {
 		schema, faults = b.visit.Check(&e)
+		faults = b.reader.cloud.Translate(faults)
 	}
 	if faults != nil {
 		b.reject(faults...)
@@ -175,6 +181,7 @@ func (b *batch) add(text []byte) bool {
 	d, headers := &last.deliveries[b.used], last.headers[b.used*maxHeaders:b.used*maxHeaders:(b.used+1)*maxHeaders]
 	b.used++
 	b.text = b.stamp.fill(d, &e, schema, b.text, headers)
+	along(d, extra, b.stamp)
 	b.items = append(b.items, item{delivery: d})
 	b.valid = append(b.valid, d)
 	return true

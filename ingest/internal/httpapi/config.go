@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"sluice/ingest/internal/cloudevents"
 	"sluice/ingest/internal/decode"
 	"sluice/ingest/internal/guard"
 	"sluice/ingest/internal/produce"
@@ -83,4 +84,7 @@ func (c Config) Validate() error {
 	return nil
 }
 
-var batchTypes = []string{decode.TypeJSON, decode.TypeNDJSON}
+var (
+	singleTypes = []string{decode.TypeJSON, cloudevents.TypeStructured}
+	batchTypes  = []string{decode.TypeJSON, decode.TypeNDJSON, cloudevents.TypeBatch}
+)

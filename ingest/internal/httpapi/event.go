@@ -8,7 +8,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"sluice/ingest/internal/decode"
 	"sluice/ingest/internal/delivery"
 	"sluice/ingest/internal/problem"
 	"sluice/schemas/event"
@@ -19,7 +18,7 @@ const headerClientEventID = "X-Event-Id"
 
 // single is the memory that one post of one event needs, kept for the next.
 type single struct {
-	decoder    *event.Decoder
+	reader     reader
 	delivery   delivery.Delivery
 	deliveries [1]*delivery.Delivery
 	headers    [maxHeaders]kgo.RecordHeader
@@ -30,7 +29,7 @@ type single struct {
 func (a *API) single() *single {
 	s, ok := a.singles.Get().(*single)
 	if !ok {
-		s = &single{decoder: event.NewDecoder(a.cfg.Event)}
+		s = &single{reader: reader{events: event.NewDecoder(a.cfg.Event)}}
 		s.deliveries[0] = &s.delivery
 	}
 	return s
@@ -38,8 +37,9 @@ func (a *API) single() *single {
 
 // postEvent takes one event: POST /api/events.
 func (a *API) postEvent(w http.ResponseWriter, r *http.Request) *problem.Error {
-	if _, err := decode.MediaType(r.Header, decode.TypeJSON); err != nil {
-		return err
+	form, perr := formOf(r)
+	if perr != nil {
+		return perr
 	}
 	visit, perr := a.cfg.Guard.Enter(w, r)
 	if perr != nil {
@@ -57,13 +57,14 @@ func (a *API) postEvent(w http.ResponseWriter, r *http.Request) *problem.Error {
 		return perr
 	}
 	s := a.single()
-	e, faults := s.decoder.Decode(body.Bytes(), received)
+	e, extra, faults := s.reader.read(form, r.Header, body.Bytes(), received)
 	if faults == nil {
-		faults = headerID(&e, r.Header, a.cfg.Event)
+		faults = s.reader.cloud.Translate(headerID(&e, r.Header, a.cfg.Event))
 	}
 	var schema string
 	if faults == nil {
 		schema, faults = visit.Check(&e)
+		faults = s.reader.cloud.Translate(faults)
 	}
 	if faults != nil {
 		a.singles.Put(s)
@@ -73,7 +74,9 @@ func (a *API) postEvent(w http.ResponseWriter, r *http.Request) *problem.Error {
 	if need := textBound(&e, schema); cap(s.text) < need {
 		s.text = make([]byte, 0, need)
 	}
-	s.text = newStamp(r.Header, received).fill(&s.delivery, &e, schema, s.text[:0], s.headers[:0])
+	stamp := newStamp(r.Header, received)
+	s.text = stamp.fill(&s.delivery, &e, schema, s.text[:0], s.headers[:0])
+	along(&s.delivery, extra, stamp)
 	body.Release() // all of it is in the record
 	if a.parts.Log.Send(r.Context(), s.deliveries[:]) {
 		defer a.singles.Put(s) // else someone still holds its memory
