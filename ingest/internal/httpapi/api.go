@@ -149,6 +149,15 @@ func (a *API) panicked(c *gin.Context, v any) {
 	a.give(c.Writer, problem.New(problem.Internal, "the edge's log says more"))
 }
 
+// admit refuses a request, its body unread, while nearly all of the memory for
+// requests in flight is in use: what is left is for those accepted to finish.
+func (a *API) admit() *problem.Error {
+	if a.budget.Used() < a.budget.Limit()/10*9 {
+		return nil
+	}
+	return problem.New(problem.Overloaded, "the requests in flight fill the memory set aside for them; send it again later")
+}
+
 // bodyRead lifts the bound on reading the request, which would otherwise cancel
 // it while it waits for the log.
 func (a *API) bodyRead(w http.ResponseWriter, r *http.Request) {

@@ -259,6 +259,23 @@ func TestBudget(t *testing.T) {
 	require.Zero(t, a.budget.Used())
 }
 
+// TestAdmit: near the bound a request is refused before its body is read.
+func TestAdmit(t *testing.T) {
+	a, h := newAPI(t, &fakeLog{}, nil)
+	taken := a.budget.Limit() / 10 * 9
+	require.True(t, a.budget.Take(taken))
+	for _, path := range []string{"/api/events", "/api/events/batch"} {
+		r := httptest.NewRequest(http.MethodPost, path, failing{errors.New("the body was read")})
+		r.Header.Set("Content-Type", "application/json")
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		require.Equal(t, 503, w.Code, w.Body)
+		require.Equal(t, "1", w.Header().Get("Retry-After"))
+	}
+	a.budget.Give(taken)
+	require.Equal(t, 202, post(h, "/api/events", one).Code)
+}
+
 // stalls is a body whose rest does not come.
 type stalls struct {
 	reached chan struct{}

@@ -41,6 +41,9 @@ func (a *API) postEvent(w http.ResponseWriter, r *http.Request) *problem.Error {
 	if perr != nil {
 		return perr
 	}
+	if perr := a.admit(); perr != nil {
+		return perr
+	}
 	visit, perr := a.cfg.Guard.Enter(w, r)
 	if perr != nil {
 		return perr
