@@ -231,7 +231,7 @@ func (s *stack) ingest() error {
 	admin := local(ports[1])
 	s.edge = "http://" + local(ports[0])
 	if _, err = s.launch("ingest", nil, []string{
-		"SLUICE_KAFKA_BROKERS=" + s.kafka, "SLUICE_HTTP_ADDRESS=" + local(ports[0]), "SLUICE_ADMIN_ADDRESS=" + admin,
+		"SLUICE_KAFKA_BROKERS=" + s.kafka, "SLUICE_SPOOL_DIR=" + filepath.Join(s.dir, "spool"), "SLUICE_HTTP_ADDRESS=" + local(ports[0]), "SLUICE_ADMIN_ADDRESS=" + admin,
 	}); err != nil {
 		return err
 	}

@@ -125,7 +125,7 @@ func start(ctx context.Context, cfg config, library, dir string, spawner *superv
 	}
 	if err := add(process.Spec{Name: plan.Edge, Path: filepath.Join(dir, "bin", "ingest"), Env: []string{
 		"SLUICE_KAFKA_BROKERS=" + s.kafka, "SLUICE_KAFKA_CLIENT_ID=" + plan.Edge,
-		"SLUICE_HTTP_ADDRESS=" + local(ports[3]), "SLUICE_ADMIN_ADDRESS=" + s.admin[plan.Edge],
+		"SLUICE_SPOOL_DIR=" + filepath.Join(dir, "spool"), "SLUICE_HTTP_ADDRESS=" + local(ports[3]), "SLUICE_ADMIN_ADDRESS=" + s.admin[plan.Edge],
 		"SLUICE_PRODUCE_ACK_TIMEOUT=1500ms",
 	}}); err != nil {
 		return s, err
