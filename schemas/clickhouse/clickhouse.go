@@ -49,6 +49,8 @@ const (
 	// no record is stored twice.
 	EventsPhysical = "events_physical"
 	EventsGuard    = "events_guard"
+	// LateEventsPerDay counts events by how late they were received.
+	LateEventsPerDay = "late_events_per_day"
 	// CompleteThrough tells up to when the data is whole.
 	CompleteThrough = "complete_through"
 )

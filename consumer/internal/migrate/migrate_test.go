@@ -28,7 +28,7 @@ func TestUpTwiceChangesNothing(t *testing.T) {
 	require.Len(t, first, 1+len(migrations), "the database and each migration")
 	require.NoError(t, Check(t.Context(), d.conn))
 	before := d.objects()
-	for _, name := range []string{schema.EventLog, schema.Journal, schema.Operations, schema.Events, schema.EventConflicts, schema.Balance, schema.EventsPerMinute, schema.EventsPerHour, schema.EventsPerDay, schema.DailyActives, schema.SourceDailyActives, schema.EventsPhysical, schema.EventsGuard} {
+	for _, name := range []string{schema.EventLog, schema.Journal, schema.Operations, schema.Events, schema.EventConflicts, schema.Balance, schema.EventsPerMinute, schema.EventsPerHour, schema.EventsPerDay, schema.DailyActives, schema.SourceDailyActives, schema.EventsPhysical, schema.EventsGuard, schema.LateEventsPerDay} {
 		require.Contains(t, before, name, "the constant names what exists")
 	}
 	require.Equal(t, []string{fmt.Sprintf("the schema is at version %d, nothing to do", len(migrations))}, d.up())

@@ -21,6 +21,7 @@ var rollups = []struct{ query, projection string }{
 	{"SELECT day, actors FROM events_daily_actives WHERE day >= '2026-01-01'", "actives"},
 	{"SELECT day, actors FROM source_daily_actives WHERE source = 's1'", "by_day"},
 	{"SELECT sum(repeats) FROM events_guard", "origin_blocks"},
+	{"SELECT source, sum(events) FROM late_events_per_day WHERE late_from >= 0 GROUP BY source", "late"},
 	{"SELECT toDate32(occurred_at) AS day, source, count() FROM events_physical GROUP BY day, source", "by_day"},
 }
 
@@ -124,4 +125,31 @@ func TestARollupIsAddedWithoutAStop(t *testing.T) {
 	d.exec("ALTER TABLE event_log MATERIALIZE PROJECTION by_week SETTINGS mutations_sync = 2")
 	require.Equal(t, want, d.lines(week, forced))
 	require.Equal(t, []string{"2"}, d.lines("SELECT count() FROM system.projection_parts WHERE database = currentDatabase() AND name = 'by_week' AND active"))
+}
+
+// Whose history is asked for is found by an index of its own, in every part.
+func TestAnActorIsFoundWithoutReadingEveryone(t *testing.T) {
+	d := migrated(t)
+	d.insert("one", several(30_000)...)
+	const query = "SELECT occurred_at, payload_text FROM events_physical WHERE actor_id = '13' ORDER BY occurred_at"
+	require.Len(t, d.lines(query), len(several(30_000))/97+1)
+	// Below a million rows ClickHouse does not bother.
+	plan := strings.Join(d.lines("EXPLAIN projections = 1, indexes = 1 "+query, with{"min_table_rows_to_use_projection_index": "0"}), "\n")
+	require.Contains(t, plan, "Name: by_actor")
+}
+
+// Lateness is in whole numbers: no time can make it throw, which would fail the
+// INSERT.
+func TestLateEvents(t *testing.T) {
+	d := migrated(t)
+	for i, late := range []string{"-INTERVAL 1 DAY", "INTERVAL 59999 MILLISECOND", "INTERVAL 1 MINUTE", "INTERVAL 1 HOUR", "INTERVAL 1 DAY", "INTERVAL 8 DAY"} {
+		d.exec(fmt.Sprintf("INSERT INTO event_log (source, event_type, actor_id, occurred_at, received_at, offset) SELECT 's', 't', 'a', toDateTime64('2026-01-01 00:00:00', 9, 'UTC') AS o, o + %s, %d", late, i))
+	}
+	require.Equal(t, []string{"0\t2", "60\t1", "3600\t1", "86400\t1", "604800\t1"}, d.lines("SELECT late_from, sum(events) FROM late_events_per_day GROUP BY late_from ORDER BY late_from", forced))
+	for i, end := range []time.Time{at(times[0].at), at(times[len(times)-1].at)} {
+		for _, received := range []int64{-62135596800000, 0, 253402300799999} {
+			d.exec(fmt.Sprintf("INSERT INTO event_log (source, event_type, actor_id, occurred_at, received_at, offset) SELECT 'end', 't', 'a', fromUnixTimestamp64Nano(toInt64(%d), 'UTC'), fromUnixTimestamp64Milli(toInt64(%d), 'UTC'), %d", end.UnixNano(), received, 100+i))
+		}
+	}
+	require.Equal(t, []string{"6"}, d.lines("SELECT sum(events) FROM late_events_per_day WHERE source = 'end'", forced))
 }
