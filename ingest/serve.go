@@ -126,7 +126,10 @@ func serve(ctx context.Context, cfg config, again rereading, log *slog.Logger, l
 		})
 	}
 	start(&rest, func() error { board.Run(adminCtx); return nil })
-	feed := page.NewFeed(page.Source{Metrics: reg, Health: board.Report, Errors: repeats.Recent, Build: build})
+	feed := page.NewFeed(page.Source{
+		Metrics: reg, Health: board.Report, Errors: repeats.Recent, Build: build,
+		Mode: func() string { return string(answers.mode.State().Mode) },
+	})
 	start(&rest, func() error { feed.Run(adminCtx); return nil })
 	start(&rest, func() error { answers.follower.Run(adminCtx); return nil })
 	start(&rest, func() error { answers.switching(adminCtx, again, cfg.Ingest.Mode, log); return nil })

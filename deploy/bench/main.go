@@ -47,6 +47,7 @@ type config struct {
 	scale       float64
 	json        bool
 	profile     string
+	plot        string
 	root, bin   string
 	env         []string
 	given       string // flags that change what is measured, as they were given
@@ -87,6 +88,7 @@ func parse(args []string, getenv func(string) string) (config, error) {
 	f.StringVar(&c.broker, "broker", c.broker, "kfake or apache (BROKER)")
 	f.Float64Var(&c.scale, "scale", 1, "times every duration and number of records: 0.05 is a quick look and measures nothing")
 	f.BoolVar(&c.json, "json", false, "print one line of JSON an experiment on standard output, the tables on standard error")
+	f.StringVar(&c.plot, "plot", "", "admission: directory for the plot, admission.svg")
 	f.StringVar(&c.profile, "profile", "", "directory for CPU profiles of the consumer, from experiments that have a busy one")
 	f.StringVar(&c.root, "root", ".", "root of the working copy")
 	f.StringVar(&c.bin, "bin", "", "directory of the binaries (default ROOT/.local/bin)")
@@ -102,7 +104,7 @@ func parse(args []string, getenv func(string) string) (config, error) {
 	c.experiments = f.Args()
 	f.Visit(func(g *pflag.Flag) {
 		switch g.Name {
-		case "json", "profile", "root", "bin", "broker":
+		case "json", "plot", "profile", "root", "bin", "broker":
 		case "env":
 			for _, kv := range c.env {
 				c.given += " --env " + kv
@@ -161,6 +163,7 @@ func experiments() []experiment {
 	return []experiment{
 		{"posts", "single posts, 32 clients in a closed loop, beside what the edge stands on and replaces", posts},
 		{"steady", "single posts, 1,000 a second in an open loop", steady},
+		{"admission", "batches at a tenth to ten times of what the edge takes, in an open loop", admission},
 		{"inserts", "INSERTs a second, parts and freshness by partitions, consumers and rate", inserts},
 		{"freshness", "from a POST to the query that sees its row, at 1,000 posts a second", freshness},
 		{"backlog", "2 million records waiting: rate, memory, and a live partition meanwhile", backlog},

@@ -222,17 +222,18 @@ func (s *stack) consumeAll(members int) error {
 	return s.balanced()
 }
 
-// ingest starts the edge and returns when it takes posts.
-func (s *stack) ingest() error {
+// ingest starts the edge, with env besides, and returns when it takes posts.
+func (s *stack) ingest(env ...string) error {
 	ports, err := apache.FreePorts(2)
 	if err != nil {
 		return err
 	}
 	admin := local(ports[1])
 	s.edge = "http://" + local(ports[0])
-	if _, err = s.launch("ingest", nil, []string{
-		"SLUICE_KAFKA_BROKERS=" + s.kafka, "SLUICE_SPOOL_DIR=" + filepath.Join(s.dir, "spool"), "SLUICE_HTTP_ADDRESS=" + local(ports[0]), "SLUICE_ADMIN_ADDRESS=" + admin,
-	}); err != nil {
+	if _, err = s.launch("ingest", nil, append(env,
+		"SLUICE_KAFKA_BROKERS="+s.kafka, "SLUICE_HTTP_ADDRESS="+local(ports[0]), "SLUICE_ADMIN_ADDRESS="+admin,
+		"SLUICE_SPOOL_DIR="+filepath.Join(s.dir, "spool"),
+	)); err != nil {
 		return err
 	}
 	return s.await("ingest", func(ctx context.Context) error { return get(ctx, "http://"+admin+"/readyz", io.Discard) })
