@@ -203,9 +203,7 @@ func awaitSchema(ctx context.Context, look func(context.Context) error, waiting 
 	for {
 		err := look(ctx)
 		switch {
-		case err == nil:
-			return nil
-		case ctx.Err() != nil:
+		case err == nil || ctx.Err() != nil:
 			return nil
 		case errors.Is(err, migrate.ErrOutdated), errors.Is(err, migrate.ErrNewer), errors.Is(err, migrate.ErrDrift),
 			failure.Of(err) == failure.Halt:

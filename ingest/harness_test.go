@@ -26,7 +26,17 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(brokerEnv); dir != "" {
 		os.Exit(runBroker(dir))
 	}
-	goleak.VerifyTestMain(m)
+	// A spool that no test names must not be left in the home of who runs them.
+	state, err := os.MkdirTemp("", "sluice-ingest-test-")
+	if err != nil {
+		panic(err)
+	}
+	os.Unsetenv("STATE_DIRECTORY")
+	os.Setenv("XDG_STATE_HOME", state)
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		_ = os.RemoveAll(state) // it lies with the temporary files at worst
+		os.Exit(code)
+	}))
 }
 
 // edge is a running edge, as the command runs it, on free ports, with a broker

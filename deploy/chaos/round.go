@@ -163,7 +163,10 @@ func (s *stack) rest(ctx context.Context) error {
 	err := supervise.Await(bound, func(ctx context.Context) error {
 		asking, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
-		err := s.decided(asking)
+		err := s.drained(asking)
+		if err == nil {
+			err = s.decided(asking)
+		}
 		if err == nil {
 			err = s.ready(asking)
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -101,7 +102,7 @@ func start(ctx context.Context, cfg config, library, dir string, spawner *superv
 	}
 	bound, cancel := context.WithTimeoutCause(ctx, startBound, errors.New("no answer within "+startBound.String()))
 	defer cancel()
-	if err := supervise.Await(bound, func(ctx context.Context) error { return get(ctx, "http://"+s.engine+"/ping") }); err != nil {
+	if err := supervise.Await(bound, func(ctx context.Context) error { _, err := get(ctx, "http://"+s.engine+"/ping"); return err }); err != nil {
 		return s, fmt.Errorf("engine: %w", err)
 	}
 	if err := supervise.Await(bound, s.log.Ping); err != nil {
@@ -127,6 +128,8 @@ func start(ctx context.Context, cfg config, library, dir string, spawner *superv
 		"SLUICE_KAFKA_BROKERS=" + s.kafka, "SLUICE_KAFKA_CLIENT_ID=" + plan.Edge,
 		"SLUICE_SPOOL_DIR=" + filepath.Join(dir, "spool"), "SLUICE_HTTP_ADDRESS=" + local(ports[3]), "SLUICE_ADMIN_ADDRESS=" + s.admin[plan.Edge],
 		"SLUICE_PRODUCE_ACK_TIMEOUT=1500ms",
+		// Repeats are for the consumer to find: the edge writes them all.
+		"SLUICE_KNOWN_BYTES=0",
 	}}); err != nil {
 		return s, err
 	}
@@ -210,9 +213,28 @@ func (s *stack) consumer(args ...string) (stdout string, err error) {
 // ready is nil when edge and consumers say that they are.
 func (s *stack) ready(ctx context.Context) error {
 	for name, addr := range s.admin {
-		if err := get(ctx, "http://"+addr+"/readyz"); err != nil {
+		if _, err := get(ctx, "http://"+addr+"/readyz"); err != nil {
 			return fmt.Errorf("%s is not ready: %w", name, err)
 		}
+	}
+	return nil
+}
+
+// drained is nil when nothing waits in the edge's spool. Before that the log
+// does not hold all that was accepted.
+func (s *stack) drained(ctx context.Context) error {
+	text, err := get(ctx, "http://"+s.admin[plan.Edge]+"/spool")
+	if err != nil {
+		return fmt.Errorf("the edge's spool: %w", err)
+	}
+	var spool struct {
+		Records int `json:"records"`
+	}
+	if err := json.Unmarshal(text, &spool); err != nil {
+		return fmt.Errorf("the edge's spool: %w", err)
+	}
+	if spool.Records > 0 {
+		return fmt.Errorf("%d records wait in the edge's spool", spool.Records)
 	}
 	return nil
 }
@@ -285,22 +307,22 @@ func freePorts(ctx context.Context, n int) ([]int, error) {
 	return ports, nil
 }
 
-func get(ctx context.Context, url string) error {
+func get(ctx context.Context, url string) (text []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Do(req)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, 500))
+	text, err = io.ReadAll(io.LimitReader(resp.Body, 64<<10))
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = errors.New(strings.TrimSpace(string(text)))
 	}
-	return err
+	return text, err
 }

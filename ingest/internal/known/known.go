@@ -121,10 +121,10 @@ type waiting struct {
 // it, it is known; if not, this one goes to the log itself. So nobody's answer
 // stands on a record that may not be there.
 func (k *Known) Send(ctx context.Context, ds []*delivery.Delivery) (settled bool) {
-	k.follow()
+	of := k.follow()
 	mine := new(call)
 	ours, others := k.sort(ds, mine)
-	settled = k.lead(ctx, ours, mine)
+	settled = k.lead(ctx, ours, mine, of)
 	if others == nil {
 		return settled
 	}
@@ -211,12 +211,12 @@ func (k *Known) compare(d *delivery.Delivery, p place) bool {
 	return true
 }
 
-// lead sends ds and ends the call, whatever happens, with what was acknowledged
-// remembered.
-func (k *Known) lead(ctx context.Context, ds []*delivery.Delivery, mine *call) (settled bool) {
+// lead sends ds, meant for the topic of, and ends the call, whatever happens, with
+// what was acknowledged remembered.
+func (k *Known) lead(ctx context.Context, ds []*delivery.Delivery, mine *call, of uuid.UUID) (settled bool) {
 	done := false
 	defer mine.end()
-	defer func() { k.land(ds, mine, done) }() // after a panic, too
+	defer func() { k.land(ds, mine, of, done) }() // after a panic, too
 	settled = len(ds) == 0 || k.pass(ctx, ds)
 	done = true
 	return settled
@@ -238,13 +238,18 @@ func (k *Known) pass(ctx context.Context, ds []*delivery.Delivery) (settled bool
 // land remembers what the log acknowledged, and nothing else: neither what is on
 // its way nor what is spooled is known to be in the log. In the same step the
 // keys are no more on their way. sent is false when the deliveries say nothing.
-func (k *Known) land(ds []*delivery.Delivery, mine *call, sent bool) {
+//
+// Nothing is remembered when the topic is no longer of, the one it was when they
+// were sent: they may be in one that is gone. The shard's lock is held while that
+// is asked, so that whoever forgets the old topic does so after this, or has made
+// it known before.
+func (k *Known) land(ds []*delivery.Delivery, mine *call, of uuid.UUID, sent bool) {
 	for _, d := range ds {
 		s := k.memory.shard(d.ID)
 		s.mu.Lock()
 		if s.flying[d.ID] == mine {
 			delete(s.flying, d.ID)
-			if sent && d.Err == nil && d.Status != delivery.Spooled && !d.Conflict {
+			if sent && d.Err == nil && d.Status != delivery.Spooled && !d.Conflict && k.topic() == of {
 				k.memory.remember(s, d.ID, place{hash: d.Hash, partition: d.Record.Partition, offset: d.Record.Offset})
 			}
 		}
@@ -252,16 +257,17 @@ func (k *Known) land(ds []*delivery.Delivery, mine *call, sent bool) {
 	}
 }
 
-// follow forgets everything when the topic is another.
-func (k *Known) follow() {
+// follow forgets everything when the topic is another, and returns which it is.
+func (k *Known) follow() uuid.UUID {
 	id := k.topic()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if id == k.last || id == (uuid.UUID{}) {
-		return
+		return id
 	}
 	if k.last != (uuid.UUID{}) {
 		k.memory.forget()
 	}
 	k.last = id
+	return id
 }

@@ -291,6 +291,6 @@ func (s *Store) retire() {
 	}
 	s.active, s.out = nil, nil
 	if err := s.dropFirst(); err != nil {
-		s.log.Warn("a segment that the log has could not be removed; the next start removes it", "error", err)
+		s.log.Warn("the spool's disk does not let go of a segment", "error", err)
 	}
 }

@@ -52,7 +52,7 @@ func (s *Store) Next(limit int64) (*Chunk, error) {
 			err := s.dropFirst()
 			s.mu.Unlock()
 			if err != nil {
-				return nil, err
+				s.log.Warn("the spool's disk does not let go of a segment", "error", err)
 			}
 			continue
 		}

@@ -181,13 +181,18 @@ func segmentFiles(dir string) ([]string, error) {
 	return names, nil
 }
 
-// dropFirst removes the oldest segment; mu is held, or nobody else is there.
+// dropFirst removes the oldest segment, which the log has; mu is held, or nobody
+// else is there. It leaves the queue even if the disk keeps the file: nothing
+// behind it may wait for that. Then its bytes still count, and the next start
+// removes it, since the cursor is past it.
 func (s *Store) dropFirst() error {
 	seg := s.segments[0]
-	if err := os.Remove(seg.path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("spool: %w", err)
-	}
+	err := os.Remove(seg.path)
 	s.forgetFirst()
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		s.used += seg.size
+		return fmt.Errorf("spool: a segment that the log has stays until the next start: %w", err)
+	}
 	return nil
 }
 
