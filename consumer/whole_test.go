@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -167,7 +168,8 @@ func TestANightOnRealEvents(t *testing.T) {
 
 	// Emptied, and the command killed ten times under live traffic.
 	s.exec("TRUNCATE TABLE event_log")
-	traffic, quiet, fresh := make(chan struct{}), make(chan struct{}), 0
+	traffic, quiet := make(chan struct{}), make(chan struct{})
+	var posted atomic.Int64 // read while the traffic goes on
 	go func() {
 		defer close(quiet)
 		for {
@@ -175,8 +177,8 @@ func TestANightOnRealEvents(t *testing.T) {
 			case <-traffic:
 				return
 			case <-time.After(20 * time.Millisecond):
-				s.produce(record(1_000_000+fresh, `{}`))
-				fresh++
+				s.produce(record(1_000_000+int(posted.Load()), `{}`))
+				posted.Add(1)
 			}
 		}
 	}()
@@ -196,9 +198,10 @@ func TestANightOnRealEvents(t *testing.T) {
 	}
 	began = time.Now()
 	ran, _ := s.replayed(0, "--from", "earliest")
-	t.Logf("killed %d times; the last run wrote %d in %.1f s, with %d live events beside", killed, ran.Written, time.Since(began).Seconds(), fresh)
+	t.Logf("killed %d times; the last run wrote %d in %.1f s, with %d live events beside", killed, ran.Written, time.Since(began).Seconds(), posted.Load())
 	close(traffic)
 	<-quiet
+	fresh := int(posted.Load())
 	want.Records, want.Rows = want.Records+fresh, want.Rows+fresh
 	s.settles(want)
 	s.balanced(want)

@@ -111,7 +111,7 @@ func TestTable(t *testing.T) {
 	table.note("seen %d times", 2)
 	cfg, err := parse([]string{"--scale=0.5", "--partitions=1,2", "--json", "inserts"}, none)
 	require.NoError(t, err)
-	table.finish(experiments()[0], cfg)
+	table.finish(experiment{name: "inserts", what: "what it asks"}, cfg)
 
 	var text bytes.Buffer
 	require.NoError(t, table.print(&text))
