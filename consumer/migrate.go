@@ -27,7 +27,7 @@ checked by ClickHouse's parser and has not been run on a cluster: look at it fir
 
 Exit status: 0 the schema is at this program's version, 2 it is not.`,
 		Example: "  consumer migrate\n  consumer migrate --print --clickhouse.cluster main",
-		Args: cobra.NoArgs,
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := load(cmd)
 			if err != nil {
