@@ -203,8 +203,8 @@ func awaitSchema(ctx context.Context, look func(context.Context) error, waiting 
 	for {
 		err := look(ctx)
 		switch {
-		case err == nil || ctx.Err() != nil:
-			return nil
+		case err == nil, ctx.Err() != nil:
+			return nil //nolint:nilerr // being told to stop is no failure
 		case errors.Is(err, migrate.ErrOutdated), errors.Is(err, migrate.ErrNewer), errors.Is(err, migrate.ErrDrift),
 			failure.Of(err) == failure.Halt:
 			return fmt.Errorf("clickhouse: %w", err)

@@ -74,7 +74,7 @@ func (s *stack) origins() map[string]bool {
 	s.t.Helper()
 	rows, err := s.store.Conn().Query(s.t.Context(), "SELECT concat(toString(partition), '/', toString(offset)) FROM event_log")
 	require.NoError(s.t, err)
-	defer rows.Close()
+	defer rows.Close() //nolint:errcheck // Err below tells
 	out := map[string]bool{}
 	for rows.Next() {
 		var o string
