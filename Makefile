@@ -72,7 +72,7 @@ demo: go ## post a real sample to a running `make run`, part of it twice, and lo
 	@go run ./deploy/demo
 
 test: engine ## every test but the long ones
-	go test $(RACE) -timeout 15m $(PKG)
+	go test $(RACE) -timeout 20m $(PKG)
 
 test-kafka: engine kafka ## what runs on Apache Kafka itself: one broker, and three (RUN= a pattern of tests)
 	go test -tags apachekafka -timeout 60m -count=1 -p 1 -run '$(or $(RUN),Apache)' ./deploy/local ./consumer
