@@ -67,7 +67,11 @@ func TestSampleIsWhatTheTextSays(t *testing.T) {
 
 // fakes are an edge that takes everything and a ClickHouse whose balance knows
 // of a post only when it has been asked lag times more.
-func fakes(t *testing.T, lag, difference int64) demo {
+//
+// The edge knows the last known events of each batch, and writes no record of them.
+func fakes(t *testing.T, lag, difference int64) demo { return fakesKnowing(t, lag, difference, 0) }
+
+func fakesKnowing(t *testing.T, lag, difference, known int64) demo {
 	t.Helper()
 	var posted, asked atomic.Int64
 	edge := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -81,9 +85,9 @@ func fakes(t *testing.T, lag, difference int64) demo {
 		}
 		text, _ := io.ReadAll(body)
 		n := int64(bytes.Count(text, []byte("\n")))
-		posted.Add(n)
+		posted.Add(n - known)
 		w.WriteHeader(http.StatusAccepted)
-		fmt.Fprintf(w, `{"accepted":%d,"deduplicated":0,"rejected":0,"failed":0,"items":[]}`, n)
+		fmt.Fprintf(w, `{"accepted":%d,"deduplicated":%d,"rejected":0,"failed":0,"items":[]}`, n, known)
 	}))
 	t.Cleanup(edge.Close)
 	clickhouse := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -119,6 +123,17 @@ func TestRun(t *testing.T) {
 		require.Contains(t, out.String(), want)
 	}
 	require.NotContains(t, out.String(), "+ 0 ")
+}
+
+// TestRunBesideAnEdgeThatKnows: the demo once waited for a record of every event
+// that it posted again, which an edge that knows them does not write.
+func TestRunBesideAnEdgeThatKnows(t *testing.T) {
+	var out strings.Builder
+	d := fakesKnowing(t, 0, 0, 900)
+	d.out, d.wait = &out, time.Second
+	require.NoError(t, d.run(t.Context(), sample))
+	require.Contains(t, out.String(), "The edge knew that 1,800 of these")
+	require.Contains(t, out.String(), "dealt with all 2,200 records")
 }
 
 func TestRunSaysWhatIsWrong(t *testing.T) {

@@ -94,18 +94,22 @@ func (d demo) run(ctx context.Context, events []byte) error {
 	if err != nil {
 		return err
 	}
-	p.Fprintf(d.out, "Posted %d events to %s/api/events/batch: all accepted.\n", first, d.edge)
+	p.Fprintf(d.out, "Posted %d events to %s/api/events/batch: all accepted.\n", first.accepted, d.edge)
 	second, err := d.post(ctx, again, "")
 	if err != nil {
 		return err
 	}
-	p.Fprintf(d.out, "Posted the first %d of them again, as a client does that lost the answer.\n", second)
+	p.Fprintf(d.out, "Posted the first %d of them again, as a client does that lost the answer.\n", second.accepted)
+	if known := first.known + second.known; known > 0 {
+		p.Fprintf(d.out, "The edge knew that %d of these are in the log, and wrote them no second time.\n", known)
+	}
 
 	start := time.Now()
-	if err := d.arrived(ctx, before+int64(first+second)); err != nil {
+	records := first.records() + second.records()
+	if err := d.arrived(ctx, before+int64(records)); err != nil {
 		return err
 	}
-	p.Fprintf(d.out, "The consumer has dealt with all %d (waited %s).\n", first+second, time.Since(start).Round(10*time.Millisecond))
+	p.Fprintf(d.out, "The consumer has dealt with all %d records (waited %s).\n", records, time.Since(start).Round(10*time.Millisecond))
 	return d.show(ctx, p)
 }
 

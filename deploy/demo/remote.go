@@ -15,12 +15,18 @@ import (
 // answerBytes is how much of an answer is read: far more than any of ours has.
 const answerBytes = 8 << 20
 
-// post sends NDJSON events in one batch and returns how many were accepted,
-// which is all of them or an error.
-func (d demo) post(ctx context.Context, body []byte, coding string) (int, error) {
+// posted is what became of a batch: how many events were accepted, which is all
+// of them, and how many of these the edge knew to be in the log already, so that
+// it wrote no record of them.
+type posted struct{ accepted, known int }
+
+func (p posted) records() int { return p.accepted - p.known }
+
+// post sends NDJSON events in one batch. One that is not accepted is an error.
+func (d demo) post(ctx context.Context, body []byte, coding string) (posted, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, d.edge+"/api/events/batch", bytes.NewReader(body))
 	if err != nil {
-		return 0, err
+		return posted{}, err
 	}
 	req.Header.Set("Content-Type", "application/x-ndjson")
 	req.Header.Set("Prefer", "return=minimal") // leave the accepted items out of the answer
@@ -29,19 +35,19 @@ func (d demo) post(ctx context.Context, body []byte, coding string) (int, error)
 	}
 	status, text, err := d.do(req)
 	if err != nil {
-		return 0, fmt.Errorf("posting the events: %w", err)
+		return posted{}, fmt.Errorf("posting the events: %w", err)
 	}
-	var answer struct{ Accepted, Rejected, Failed int }
+	var answer struct{ Accepted, Deduplicated, Rejected, Failed int }
 	if status != http.StatusOK && status != http.StatusAccepted {
-		return 0, fmt.Errorf("posting the events: the edge answered %d: %s", status, shorten(text))
+		return posted{}, fmt.Errorf("posting the events: the edge answered %d: %s", status, shorten(text))
 	}
 	if err := json.Unmarshal(text, &answer); err != nil {
-		return 0, fmt.Errorf("the edge's answer is no JSON: %w", err)
+		return posted{}, fmt.Errorf("the edge's answer is no JSON: %w", err)
 	}
 	if answer.Rejected > 0 || answer.Failed > 0 || answer.Accepted == 0 {
-		return 0, fmt.Errorf("the edge accepted %d events, rejected %d, failed %d: %s", answer.Accepted, answer.Rejected, answer.Failed, shorten(text))
+		return posted{}, fmt.Errorf("the edge accepted %d events, rejected %d, failed %d: %s", answer.Accepted, answer.Rejected, answer.Failed, shorten(text))
 	}
-	return answer.Accepted, nil
+	return posted{answer.Accepted, answer.Deduplicated}, nil
 }
 
 // query asks ClickHouse.
