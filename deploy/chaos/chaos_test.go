@@ -73,7 +73,7 @@ func TestFindsWhatIsWrong(t *testing.T) {
 	found := fmt.Sprint(o.differences)
 	require.Contains(t, found, "a physical repeat")
 	require.Contains(t, found, "should be conflict; the journal has no fate")
-	require.Contains(t, found, "not in event_conflicts")
+	require.Contains(t, found, "event_conflicts") // gone, or seen once too few where its key has several
 	require.Contains(t, found, "events_per_minute")
 	require.Contains(t, found, "the balance is")
 	require.Contains(t, found, "consumer verify")
