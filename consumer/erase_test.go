@@ -119,10 +119,35 @@ func TestWhatIsErasedStaysGone(t *testing.T) {
 	_, err = run("--yes")
 	require.NoError(t, err, "again: there is nothing left to do")
 	gone(106)
+	s.takenOnPurpose(replayed{Records: 422, Present: 316, Erased: 106})
+	// The fates are gone, the tombstone is not: a replay brings nothing back.
+	s.exec("ALTER TABLE journal DELETE WHERE entry = 'fate' AND fate = 'erased' SETTINGS mutations_sync = 2")
+	s.takenOnPurpose(replayed{Records: 422, Present: 316, Erased: 106})
+	stop()
+	stop = s.readAgain()
+	gone(106)
 
 	s.produce(recordOf("s0", actor, time.Now().Add(time.Hour), `{"n":"new"}`))
 	require.Equal(t, 151, s.caughtUp().Rows, "what the actor does later is new")
 	require.EqualValues(t, 1, s.scalar("SELECT count() FROM operations FINAL WHERE kind = 'erase' AND state = 'done' AND id = '"+done.Operation.String()+"'"))
+}
+
+// takenOnPurpose checks that replays, dry or not, say of what was taken that it
+// was, and bring nothing back, into a new table neither. They once said that it
+// was missing, and rebuilt the rows of it.
+func (s *stack) takenOnPurpose(want replayed) {
+	s.t.Helper()
+	rows := s.scalar("SELECT count() FROM event_log")
+	for _, args := range [][]string{{"--dry-run"}, {"--yes"}} {
+		got, said := s.replayed(0, append(args, "--from", "earliest")...)
+		require.Equal(s.t, want, got, said)
+	}
+	_, said, status := s.says("replay", "--from", "earliest", "--into", "rebuilt")
+	require.Zero(s.t, status, said)
+	require.EqualValues(s.t, rows, s.scalar("SELECT count() FROM rebuilt"))
+	require.Zero(s.t, s.scalar("SELECT count() FROM rebuilt WHERE event_id NOT IN (SELECT event_id FROM event_log)"))
+	s.exec("DROP TABLE rebuilt")
+	require.EqualValues(s.t, rows, s.scalar("SELECT count() FROM event_log"))
 }
 
 // One source of an actor's is erased, the other stays.
@@ -204,5 +229,6 @@ func TestRetention(t *testing.T) {
 	stop()
 	stop = s.readAgain()
 	stays(expired + 200)
+	s.takenOnPurpose(replayed{Records: 631, Present: 210, Expired: 421})
 	require.EqualValues(t, 0, run("--before", "2025-05-20T00:00:00Z", "--yes").Rows)
 }

@@ -63,6 +63,8 @@ func (s *stack) replayed(want int, args ...string) (sum replayed, stderr string)
 		sum.Present += r.Present
 		sum.Missing += r.Missing
 		sum.Different += r.Different
+		sum.Expired += r.Expired
+		sum.Erased += r.Erased
 		sum.GoodNow += r.GoodNow
 		sum.Written += r.Written
 	}

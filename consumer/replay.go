@@ -24,6 +24,9 @@ type replayed struct {
 	Present   int   `json:"present"`
 	Missing   int   `json:"missing"`
 	Different int   `json:"different"`
+	// Expired and Erased were taken by retention or an erasure: they are not missing.
+	Expired int `json:"expired"`
+	Erased  int `json:"erased"`
 	// GoodNow are dead letters of before that today's rules would take.
 	GoodNow int `json:"good_now"`
 	// Gone is how many offsets below From, or the log's start, Kafka no longer has.
@@ -62,6 +65,8 @@ replay runs at a time; who begins a second is told who runs the first.
   present    has its row, or a fate in the journal
   missing    has neither: this is what is written
   different  has another row than the record says; it stands ("consumer verify")
+  expired,   retention or an erasure took it: it is not missing, and does not
+  erased     return
   good now   became a dead letter, and today's rules would take it; it is put
              through by --reprocess-under-schema, or "consumer dlq redrive"
 
@@ -156,9 +161,9 @@ func writeReplayed(w io.Writer, results []replayed, asJSON bool) error {
 		return nil
 	}
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "partition\tfrom\tto\trecords\tpresent\tmissing\tdifferent\tgood now\twritten\t")
+	fmt.Fprintln(table, "partition\tfrom\tto\trecords\tpresent\tmissing\tdifferent\texpired\terased\tgood now\twritten\t")
 	for _, r := range results {
-		fmt.Fprintf(table, "%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t\n", r.Partition, r.From, r.To, r.Records, r.Present, r.Missing, r.Different, r.GoodNow, r.Written)
+		fmt.Fprintf(table, "%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t\n", r.Partition, r.From, r.To, r.Records, r.Present, r.Missing, r.Different, r.Expired, r.Erased, r.GoodNow, r.Written)
 	}
 	return table.Flush()
 }

@@ -14,6 +14,7 @@ import (
 	"sluice/consumer/internal/batch"
 	"sluice/consumer/internal/operations"
 	"sluice/consumer/internal/replay"
+	"sluice/consumer/internal/tombstone"
 	"sluice/consumer/internal/verify"
 	schema "sluice/schemas/clickhouse"
 	"sluice/schemas/topic"
@@ -66,6 +67,10 @@ func (t *tools) replayInto(ctx context.Context, how replaying, w io.Writer) (err
 			err = auditErr
 		}
 	}()
+	gone, err := tombstone.Read(ctx, t.store.Conn())
+	if err != nil {
+		return err
+	}
 	copied, err := t.copyOlder(ctx, how.into, ranges)
 	if err != nil {
 		return err
@@ -81,7 +86,7 @@ func (t *tools) replayInto(ctx context.Context, how replaying, w io.Writer) (err
 	bar := t.bar(all, "rebuild")
 	for _, r := range ranges {
 		op.From[r.Self.Partition], op.To[r.Self.Partition] = r.From, r.To
-		n, err := t.rebuild(ctx, how.into, r.Range, func(n int64) { bar.Add64(n) }) //nolint:errcheck // a bar that can't be drawn is no fault
+		n, err := t.rebuild(ctx, how.into, r.Range, gone, func(n int64) { bar.Add64(n) }) //nolint:errcheck // a bar that can't be drawn is no fault
 		op.Written += n
 		if err != nil {
 			return fmt.Errorf("partition %d: %w; run it again, what is written stays", r.Self.Partition, err)
@@ -169,8 +174,9 @@ func (t *tools) copyOlder(ctx context.Context, table string, ranges []planned) (
 	return after - before, err
 }
 
-// rebuild writes a range's rows that the table lacks.
-func (t *tools) rebuild(ctx context.Context, table string, r verify.Range, progress func(int64)) (written uint64, err error) {
+// rebuild writes a range's rows that the table lacks, but for what was taken on
+// purpose.
+func (t *tools) rebuild(ctx context.Context, table string, r verify.Range, gone *tombstone.Set, progress func(int64)) (written uint64, err error) {
 	if r.From >= r.To {
 		return 0, nil
 	}
@@ -182,7 +188,7 @@ func (t *tools) rebuild(ctx context.Context, table string, r verify.Range, progr
 	decoder := batch.NewDecoder(r.Partitions)
 	b := batch.New(r.From)
 	flush := func() error {
-		n, err := t.writeInto(ctx, table, r, b)
+		n, err := t.writeInto(ctx, table, r, gone, b)
 		written += n
 		if err == nil {
 			progress(b.Last() + 1 - b.First)
@@ -213,7 +219,7 @@ func (t *tools) rebuild(ctx context.Context, table string, r verify.Range, progr
 	return written, flush()
 }
 
-func (t *tools) writeInto(ctx context.Context, table string, r verify.Range, b *batch.Batch) (uint64, error) {
+func (t *tools) writeInto(ctx context.Context, table string, r verify.Range, gone *tombstone.Set, b *batch.Batch) (uint64, error) {
 	if len(b.Records) == 0 {
 		return 0, nil
 	}
@@ -232,7 +238,10 @@ func (t *tools) writeInto(ctx context.Context, table string, r verify.Range, b *
 			x := &b.Records[i]
 			_, fated := fates[x.Offset]
 			_, there := have[x.Offset]
-			if x.Offset >= part.First && x.Offset <= part.Last && x.Reason == "" && !fated && !there {
+			if x.Offset < part.First || x.Offset > part.Last || x.Reason != "" || fated || there {
+				continue
+			}
+			if _, taken := gone.Fate(&x.Event); !taken {
 				rows = append(rows, x)
 			}
 		}

@@ -18,6 +18,7 @@ import (
 	"sluice/consumer/internal/deadletter"
 	"sluice/consumer/internal/operations"
 	"sluice/consumer/internal/replay"
+	"sluice/consumer/internal/tombstone"
 	"sluice/consumer/internal/verify"
 	"sluice/schemas/topic"
 )
@@ -139,6 +140,10 @@ func (t *tools) compare(ctx context.Context, how replaying, ranges []planned, at
 	if err != nil {
 		return nil, nil, err
 	}
+	gone, err := tombstone.Read(ctx, t.store.Conn())
+	if err != nil {
+		return nil, nil, err
+	}
 	var all []verify.Range
 	for _, r := range ranges {
 		all = append(all, r.Range)
@@ -154,6 +159,7 @@ func (t *tools) compare(ctx context.Context, how replaying, ranges []planned, at
 	c := replay.Comparison{
 		Open: t.kafka.Open, Conn: t.store.Conn(), Filter: how.filter,
 		Settled: func(o topic.Origin) bool { _, ok := settled[o]; return ok },
+		Taken:   gone.Fate,
 		Found: func(f replay.Found) {
 			told.add(verify.Finding{Kind: f.Kind, Origin: f.Origin, Key: f.Key, What: f.What})
 		},
@@ -172,7 +178,7 @@ func (t *tools) compare(ctx context.Context, how replaying, ranges []planned, at
 		d, lacks, next, err := c.Run(ctx, replay.Range{Partition: p, Partitions: r.Partitions, From: r.From, To: r.To, Parts: parts(r.Range)})
 		results = append(results, replayed{
 			Partition: p, From: r.From, To: r.To, Gone: r.gone,
-			Records: d.Records, Present: d.Present, Missing: d.Missing, Different: d.Different, GoodNow: d.GoodNow,
+			Records: d.Records, Present: d.Present, Missing: d.Missing, Different: d.Different, GoodNow: d.GoodNow, Expired: d.Expired, Erased: d.Erased,
 		})
 		if err != nil {
 			return results, nil, fmt.Errorf("partition %d, from offset %d: %w", p, next, err)
@@ -192,6 +198,8 @@ func (t *tools) ended(ctx context.Context, audit operations.Log, op *operations.
 		op.Found["present"] += int64(r.Present)
 		op.Found["missing"] += int64(r.Missing)
 		op.Found["different"] += int64(r.Different)
+		op.Found["expired"] += int64(r.Expired)
+		op.Found["erased"] += int64(r.Erased)
 		op.Found["good_now"] += int64(r.GoodNow)
 		op.Written += uint64(r.Written)
 	}

@@ -23,6 +23,10 @@ type Diff struct {
 	// Records were read and meant; Present ones are a row or have a fate,
 	// Missing ones neither.
 	Records, Present, Missing int
+	// Expired and Erased ones were taken on purpose, by retention or an erasure:
+	// nothing is missing of them, and nothing is written. They are in none of the
+	// other counts.
+	Expired, Erased int
 	// Different ones are present, and are not what their record says: a row of
 	// another event or payload, or a row and a fate at once. What is decided
 	// stands, so nothing is written of them.
@@ -70,6 +74,10 @@ type Comparison struct {
 	Filter Filter
 	// Settled tells that somebody dealt with a dead letter already. It may be nil.
 	Settled func(topic.Origin) bool
+	// Taken tells that an event was taken on purpose, and by what: [dedup.Expired]
+	// or [dedup.Erased]. Retention keeps no fate of each record, so this is how its
+	// are known. It may be nil: nothing was.
+	Taken func(*event.Event) (fate dedup.Fate, taken bool)
 	// Found is told of each record that is not as it should be, in offset order.
 	Found func(Found)
 	// Progress is told the first offset not compared, and how many records were
@@ -90,6 +98,7 @@ type fact struct {
 	hash   event.Hash
 	good   bool
 	meant  bool
+	taken  dedup.Fate // "": it was not
 	key    string
 	detail string
 	home   int32
@@ -204,6 +213,9 @@ func (c Comparison) read(ctx context.Context, r Range, out chan<- facts) error {
 			if f.good && f.meant {
 				f.id, f.hash, f.home = record.ID, record.Hash, record.Home
 				f.key = string(record.Event.AppendKey(nil))
+				if c.Taken != nil {
+					f.taken, _ = c.Taken(&record.Event)
+				}
 			}
 			at.of = append(at.of, f)
 		}
@@ -269,6 +281,12 @@ func (c Comparison) judge(f *fact, s stored, origin topic.Origin, self int32, d 
 		tell(Different, "the row has another payload than the record")
 	case s.row:
 		d.Present++
+		return
+	case s.fate == dedup.Expired, s.fate == "" && f.taken == dedup.Expired:
+		d.Expired++
+		return
+	case s.fate == dedup.Erased, s.fate == "" && f.taken == dedup.Erased:
+		d.Erased++
 		return
 	case s.fate != "":
 		d.Present++
