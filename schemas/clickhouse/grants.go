@@ -51,7 +51,7 @@ func Grants(database string) []Grant {
 	}
 	add(RoleAnalyst, database, []string{EventLog, Journal, Completeness,
 		Events, EventsPhysical, EventsGuard, EventsPerMinute, EventsPerHour, EventsPerDay, DailyActives, SourceDailyActives,
-		EventConflicts, CompleteThrough, Balance}, "SELECT")
+		LateEventsPerDay, EventConflicts, CompleteThrough, Balance}, "SELECT")
 	add(RoleWriter, database, []string{"*"}, "SELECT")
 	add(RoleWriter, database, []string{EventLog, Journal, Operations, Completeness}, "INSERT")
 	add(RoleWriter, "system", []string{"*"}, "SELECT")
