@@ -189,6 +189,9 @@ func (t *spoolTools) status() error {
 	if st.Problem != "" {
 		fmt.Fprintf(t.out, "problem   %s; senders are told to try again in %.0f s\n", st.Problem, st.RetryAfterSeconds)
 	}
+	if st.Waiting > 0 {
+		fmt.Fprintf(t.out, "waiting   %d refused records or damaged parts to be set aside: make room on the disk\n", st.Waiting)
+	}
 	if st.DamagedFiles > 0 {
 		fmt.Fprintf(t.out, "damaged   %d files, %s, in %s\n", st.DamagedFiles, mebibytes(st.DamagedBytes), filepath.Join(st.Dir, "damaged"))
 	}

@@ -158,7 +158,7 @@ func (s *Store) begin() error {
 	if err != nil {
 		return err
 	}
-	if err := s.syncDir(); err != nil {
+	if err := s.cfg.syncDir(s.cfg.Dir); err != nil {
 		return errors.Join(err, out.Close(), os.Remove(path))
 	}
 	s.out, s.active = out, &segment{number: number, path: path, seen: newSummary()}
@@ -177,7 +177,11 @@ func (s *Store) flush() {
 		return
 	}
 	begin := time.Now()
-	if err := s.out.Sync(); err != nil {
+	err := s.out.Sync()
+	if err == nil {
+		err = s.mark.write(s.active.number, s.active.size)
+	}
+	if err != nil {
 		s.abandon(err)
 		return
 	}

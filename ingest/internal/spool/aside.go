@@ -49,19 +49,55 @@ func Export(r *kgo.Record) Exported {
 
 const refusedFile = "refused.ndjson"
 
-// Refuse sets aside a record that the log will never take, with the reason, as
-// a line of the file refused.ndjson. It is on the disk when Refuse returns nil.
-func (s *Store) Refuse(r *kgo.Record, reason error) error {
-	e, now := Export(r), s.now().UTC()
-	e.Reason, e.Refused = reason.Error(), &now
-	line, err := json.Marshal(e)
-	if err != nil {
-		return fmt.Errorf("spool: setting aside a refused record: %w", err)
+// asideFile is the file of refused records.
+type asideFile interface {
+	file
+	ReadAt(b []byte, at int64) (int, error)
+	Stat() (os.FileInfo, error)
+}
+
+// SetAside takes the chunk's record i out of the way, since the log will never
+// take it: with the reason it becomes a line of refused.ndjson, synced when
+// SetAside returns. When the disk takes no such line, the record waits in its
+// segment until it does, also across a crash, and nothing waits for it. An error
+// means that too many wait like that.
+func (s *Store) SetAside(c *Chunk, i int, reason error) error {
+	at := c.places[i]
+	if s.passed[at.offset] {
+		return nil
 	}
-	f, err := os.OpenFile(filepath.Join(s.cfg.Dir, refusedFile), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	r := c.Records[i]
+	text := reason.Error()
+	if len(text) > maxReasonBytes {
+		text = strings.ToValidUTF8(text[:maxReasonBytes], "")
+	}
+	if err := s.refuse(r, text); err != nil {
+		if err := s.owe(owed{seg: c.seg, at: at, bytes: frameBytes(r), reason: text}, err); err != nil {
+			return err
+		}
+	}
+	if s.passed == nil {
+		s.passed = map[int64]bool{}
+	}
+	s.passed[at.offset] = true
+	return nil
+}
+
+// maxReasonBytes bounds what is kept of the log's words.
+const maxReasonBytes = 500
+
+// aside tells whether the chunk's record i has been set aside: the same chunk
+// may come again.
+func (s *Store) aside(c *Chunk, i int) bool { return s.passed[c.places[i].offset] }
+
+// refuse writes r as a line of refused.ndjson. A line that is not whole is taken
+// back, or else ended before the next, so that it spoils no other.
+func (s *Store) refuse(r *kgo.Record, reason string) error {
+	e, now := Export(r), s.now().UTC()
+	e.Reason, e.Refused = reason, &now
+	line, err := json.Marshal(e)
 	if err == nil {
-		_, err = f.Write(append(line, '\n'))
-		err = errors.Join(err, f.Sync(), f.Close())
+		err = s.appendLine(append(line, '\n'))
 	}
 	if err != nil {
 		return fmt.Errorf("spool: setting aside a refused record: %w", err)
@@ -70,6 +106,40 @@ func (s *Store) Refuse(r *kgo.Record, reason error) error {
 	s.counts.Aside++
 	s.mu.Unlock()
 	return nil
+}
+
+func (s *Store) appendLine(line []byte) error {
+	s.lines.Lock()
+	defer s.lines.Unlock()
+	f, err := s.cfg.openAside(filepath.Join(s.cfg.Dir, refusedFile))
+	if err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	size := info.Size()
+	if last := []byte{'\n'}; size > 0 {
+		if _, err := f.ReadAt(last, size-1); err != nil {
+			return errors.Join(err, f.Close())
+		}
+		if last[0] != '\n' { // a crash cut the last line off
+			line = append([]byte{'\n'}, line...)
+		}
+	}
+	_, err = f.Write(line)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err != nil {
+		err = errors.Join(err, f.Truncate(size))
+	}
+	err = errors.Join(err, f.Close())
+	if err == nil && size == 0 {
+		err = s.cfg.syncDir(s.cfg.Dir)
+	}
+	return err
 }
 
 // KeptIn counts what stands aside in the folder dir.
@@ -125,10 +195,20 @@ func edgeName(cfg Config) (string, error) {
 		host = "edge"
 	}
 	name = host + "-" + uuid.NewString()[:8]
-	if err := os.WriteFile(filepath.Join(cfg.Dir, "edge"), []byte(name+"\n"), 0o644); err != nil {
+	if err := writeSynced(filepath.Join(cfg.Dir, "edge"), []byte(name+"\n")); err != nil {
 		return "", fmt.Errorf("spool: the edge's name: %w", err)
 	}
 	return name, nil
+}
+
+// writeSynced makes b what stands in the file at path, and syncs it.
+func writeSynced(path string, b []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	return errors.Join(err, f.Sync(), f.Close())
 }
 
 func edgeFile(dir string) (string, error) {

@@ -30,6 +30,10 @@ type Config struct {
 
 	// open makes or opens a file for writing; tests put a failing one here.
 	open func(path string) (file, error)
+	// openAside opens the file of refused records, to append to.
+	openAside func(path string) (asideFile, error)
+	// syncDir syncs a folder's list of files.
+	syncDir func(dir string) error
 	// noSync leaves out what only a power failure would miss, for tests that
 	// start hundreds of times.
 	noSync bool
@@ -84,6 +88,17 @@ func (c Config) complete() Config {
 			}
 			return f, err
 		}
+	}
+	if c.openAside == nil {
+		c.openAside = func(path string) (asideFile, error) {
+			return os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644)
+		}
+	}
+	if c.noSync {
+		c.syncDir = func(string) error { return nil }
+	}
+	if c.syncDir == nil {
+		c.syncDir = syncDir
 	}
 	return c
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -23,6 +24,9 @@ const (
 // Run brings what is spooled to the log, oldest first, until ctx ends; it returns
 // once what it has sent is settled, at the latest when the log's client closes.
 func (s *Spool) Run(ctx context.Context) {
+	var tending sync.WaitGroup
+	tending.Go(func() { s.store.tend(ctx) })
+	defer tending.Wait()
 	for ctx.Err() == nil {
 		c, err := s.store.Next(chunkBytes)
 		switch {
@@ -37,9 +41,6 @@ func (s *Spool) Run(ctx context.Context) {
 		default:
 			s.send(ctx, c)
 		}
-		if s.store.Ready() != nil {
-			s.store.probeDisk(ctx)
-		}
 	}
 }
 
@@ -52,7 +53,7 @@ func (s *Spool) send(ctx context.Context, c *Chunk) {
 	begin := time.Now()
 	errs := s.log.Deliver(c.Records)
 	if errs != nil {
-		if err := s.oneByOne(ctx, c.Records, errs); err != nil {
+		if err := s.oneByOne(ctx, c, errs); err != nil {
 			if ctx.Err() == nil && !errors.Is(err, kgo.ErrClientClosed) && !errors.Is(err, delivery.ErrStopped) {
 				s.complain(err)
 				wait(ctx, retry)
@@ -103,23 +104,24 @@ func (s *Spool) pace(ctx context.Context, n int) bool {
 // oneByOne sends again, alone and in order, the records of a chunk that were not
 // acknowledged, and those of their keys that follow them. One that is refused
 // even so is set aside.
-func (s *Spool) oneByOne(ctx context.Context, records []*kgo.Record, errs []error) error {
+func (s *Spool) oneByOne(ctx context.Context, c *Chunk, errs []error) error {
 	again := map[string]bool{}
-	for i, r := range records {
-		if errs[i] == nil && !again[string(r.Key)] {
+	for i, r := range c.Records {
+		if s.store.aside(c, i) || errs[i] == nil && !again[string(r.Key)] {
 			continue
 		}
 		again[string(r.Key)] = true
-		if err := s.alone(ctx, r); err != nil {
+		if err := s.alone(ctx, c, i); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// alone sends r until it is acknowledged or set aside. An error means that it is
-// neither: the state of the log, which can change.
-func (s *Spool) alone(ctx context.Context, r *kgo.Record) error {
+// alone sends the chunk's record i until it is acknowledged or set aside. An
+// error means that it is neither: the state of the log, which can change.
+func (s *Spool) alone(ctx context.Context, c *Chunk, i int) error {
+	r := c.Records[i]
 	for tries := 1; ; tries++ {
 		errs := s.log.Deliver([]*kgo.Record{r})
 		if errs == nil {
@@ -130,7 +132,7 @@ func (s *Spool) alone(ctx context.Context, r *kgo.Record) error {
 			return err
 		}
 		if delivery.Permanent(err) || tries == refusals {
-			return s.refuse(r, err)
+			return s.refuse(c, i, err)
 		}
 		if !wait(ctx, retry/10) {
 			return ctx.Err()
@@ -138,8 +140,8 @@ func (s *Spool) alone(ctx context.Context, r *kgo.Record) error {
 	}
 }
 
-func (s *Spool) refuse(r *kgo.Record, reason error) error {
-	if err := s.store.Refuse(r, reason); err != nil {
+func (s *Spool) refuse(c *Chunk, i int, reason error) error {
+	if err := s.store.SetAside(c, i, reason); err != nil {
 		return fmt.Errorf("%w (the log refuses the record: %w)", err, reason)
 	}
 	s.logger.Error("the log refuses a spooled record for good; it is set aside", "reason", reason, "file", refusedFile, "dir", s.cfg.Dir)

@@ -43,6 +43,7 @@ func newMetrics(reg *prometheus.Registry, s *Spool) *metrics {
 		}
 		return 1
 	})
+	gauge("waiting_to_be_set_aside", "Refused records and damaged parts that must go aside and can't yet, because the disk takes no file.", func(st Status) float64 { return float64(st.Waiting) })
 	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "sluice_ingest_spool_in_use", Help: "1 while all events go to the spool, because the log did not acknowledge in time.",
 	}, func() float64 {

@@ -1,12 +1,11 @@
 package spool
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -19,6 +18,7 @@ type Chunk struct {
 	Bytes int64
 
 	hashes []uint32
+	places []position
 	seg    *segment
 	end    position
 }
@@ -89,9 +89,9 @@ func (s *Store) read(seg *segment, at position, end, limit int64) (*Chunk, error
 		if _, err := f.ReadAt(b, at.offset); err != nil {
 			return nil, fmt.Errorf("spool: reading %s: %w", seg.path, err)
 		}
-		c, need := s.take(seg, at, b, at.offset+int64(len(b)) == end)
+		c, need, err := s.take(seg, at, b, at.offset+int64(len(b)) == end)
 		if need == 0 {
-			return c, nil
+			return c, err
 		}
 		b = make([]byte, min(need, end-at.offset)) // the first frame is larger than what was read
 	}
@@ -99,7 +99,8 @@ func (s *Store) read(seg *segment, at position, end, limit int64) (*Chunk, error
 
 // take makes a chunk of the frames in b, which stand at at. need is how much
 // must be read to have anything. whole tells that b ends where the segment does.
-func (s *Store) take(seg *segment, at position, b []byte, whole bool) (c *Chunk, need int64) {
+// An error is one of setting damage aside.
+func (s *Store) take(seg *segment, at position, b []byte, whole bool) (c *Chunk, need int64, err error) {
 	c = &Chunk{seg: seg, end: at}
 	for i := 0; i < len(b); {
 		body, n, err := frame(b[i:])
@@ -111,27 +112,30 @@ func (s *Store) take(seg *segment, at position, b []byte, whole bool) (c *Chunk,
 		case err == nil:
 			c.Records = append(c.Records, r)
 			c.hashes = append(c.hashes, keyHash(r.Key))
+			c.places = append(c.places, c.end)
 			c.Bytes += int64(n)
 			c.end.offset += int64(n)
 			c.end.record++
 			i += n
 			continue
 		case !whole && len(c.Records) > 0:
-			return c, 0 // read again from here
+			return c, 0, nil // read again from here
 		case !whole && errors.Is(err, errShort):
-			return nil, max(2*int64(len(b)), int64(n))
+			return nil, max(2*int64(len(b)), int64(n)), nil
 		case !whole && len(b) < frameHeadBytes+maxBodyBytes:
-			return nil, max(2*int64(len(b)), 1<<20) // damage: find its end
+			return nil, max(2*int64(len(b)), 1<<20), nil // damage: find its end
 		}
 		next := resync(b[i:])
 		if next < 0 {
 			next = len(b) - i
 		}
-		s.damage(seg, c.end.offset, b[i:i+next])
+		if err := s.damage(seg, c.end, b[i:i+next]); err != nil {
+			return nil, 0, err
+		}
 		c.end.offset += int64(next)
 		i += next
 	}
-	return c, 0
+	return c, 0, nil
 }
 
 // open opens seg for reading, keeping the file for the next time.
@@ -151,60 +155,119 @@ func (s *Store) open(seg *segment) (*os.File, error) {
 	return f, nil
 }
 
-// damage keeps the bytes of a damaged region and counts it.
-func (s *Store) damage(seg *segment, offset int64, b []byte) {
-	name := fmt.Sprintf("%s-%d", filepath.Base(seg.path), offset)
+// damage keeps the bytes of a damaged region and counts it. When the disk takes
+// no file, they wait where they are. An error means that too many do.
+func (s *Store) damage(seg *segment, at position, b []byte) error {
+	name := damagedName(seg, at.offset)
 	if _, err := os.Stat(filepath.Join(s.cfg.Dir, damagedDir, name)); err == nil {
-		return // met before
+		return nil // met before
+	}
+	s.mu.Lock()
+	waits := slices.ContainsFunc(s.owes, func(o owed) bool { return o.at == at })
+	s.mu.Unlock()
+	if waits {
+		return nil
+	}
+	if err := s.keep(name, b); err != nil {
+		if err := s.owe(owed{seg: seg, at: at, bytes: int64(len(b))}, err); err != nil {
+			return err
+		}
 	}
 	s.mu.Lock()
 	s.counts.DamagedRegions++
 	s.counts.DamagedBytes += int64(len(b))
 	s.mu.Unlock()
-	err := s.keep(name, b)
-	s.log.Error("a part of the spool is damaged: events that were accepted are in it. It is kept, and passed over",
-		"segment", seg.path, "offset", offset, "bytes", len(b), "kept_as", filepath.Join(damagedDir, name), "error", err)
+	s.log.Error("a part of the spool is damaged: events that were accepted may be in it. It is kept, and passed over",
+		"segment", seg.path, "offset", at.offset, "bytes", len(b), "kept_as", filepath.Join(damagedDir, name))
+	return nil
+}
+
+func damagedName(seg *segment, offset int64) string {
+	return fmt.Sprintf("%s-%d", filepath.Base(seg.path), offset)
 }
 
 const damagedDir = "damaged"
 
-// keep writes b to a file of its own in the folder for what is damaged.
+// keep writes b to a file of its own in the folder for what is damaged. It is
+// there whole, or not at all.
 func (s *Store) keep(name string, b []byte) error {
-	dir := filepath.Join(s.cfg.Dir, damagedDir)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("spool: keeping what is damaged: %w", err)
+	dir, err := s.damagedFolder()
+	if err == nil {
+		path := filepath.Join(dir, name)
+		if err = writeSynced(path, b); err == nil {
+			err = s.cfg.syncDir(dir)
+		}
+		if err != nil {
+			err = errors.Join(err, removed(path))
+		}
 	}
-	f, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
 	if err != nil {
-		return fmt.Errorf("spool: keeping what is damaged: %w", err)
-	}
-	_, err = io.Copy(f, bytes.NewReader(b))
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("spool: keeping what is damaged: %w", err)
 	}
 	return nil
 }
 
-// setAside moves a segment that can't be read out of the way, whole.
+// removed removes the file at path, if there is one.
+func removed(path string) error {
+	if err := os.Remove(path); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// damagedFolder makes the folder for what is damaged, and returns it.
+func (s *Store) damagedFolder() (string, error) {
+	dir := filepath.Join(s.cfg.Dir, damagedDir)
+	err := os.Mkdir(dir, 0o755)
+	switch {
+	case errors.Is(err, os.ErrExist):
+		return dir, nil
+	case err != nil:
+		return "", err
+	}
+	return dir, s.cfg.syncDir(s.cfg.Dir)
+}
+
+// setAside takes a segment that can't be read out of the way, whole.
 func (s *Store) setAside(seg *segment, cause error) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !seg.sealed {
+	sealed := seg.sealed
+	s.mu.Unlock()
+	if !sealed {
 		return cause // the writer is at work in it
 	}
-	dir := filepath.Join(s.cfg.Dir, damagedDir)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return errors.Join(cause, err)
+	if err := s.moveAside(seg); err != nil {
+		if oerr := s.owe(owed{seg: seg, at: position{segment: seg.number}, whole: true}, err); oerr != nil {
+			return errors.Join(cause, oerr)
+		}
 	}
-	if err := os.Rename(seg.path, filepath.Join(dir, filepath.Base(seg.path))); err != nil {
-		return errors.Join(cause, err)
-	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.counts.DamagedRegions++
 	s.counts.DamagedBytes += seg.size
 	s.readErrs = 0
-	s.log.Error("a segment of the spool can't be read: it is set aside, whole", "segment", seg.path, "records", seg.left, "moved_to", dir, "error", cause)
+	s.log.Error("a segment of the spool can't be read: it is set aside, whole", "segment", seg.path, "records", seg.left, "moved_to", damagedDir, "error", cause)
 	s.forgetFirst()
 	return nil
+}
+
+// moveAside moves a segment's file to what is damaged. What of it was owed goes
+// along.
+func (s *Store) moveAside(seg *segment) error {
+	dir, err := s.damagedFolder()
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(seg.path, filepath.Join(dir, filepath.Base(seg.path))); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !seg.done { // nothing is owed of it any more
+		s.owes = slices.DeleteFunc(s.owes, func(o owed) bool { return o.seg == seg })
+		seg.owed = 0
+	}
+	return errors.Join(s.cfg.syncDir(dir), s.cfg.syncDir(s.cfg.Dir))
 }
 
 // Ack says that the log has the chunk's records, or that they are set aside: the
@@ -216,7 +279,8 @@ func (s *Store) Ack(c *Chunk) error {
 		return errors.New("spool: the chunk is not the oldest")
 	}
 	s.at = c.end
-	err := s.cursor.write(s.at)
+	clear(s.passed)
+	err := s.cursor.write(s.durable())
 	c.seg.left -= len(c.Records)
 	s.records -= len(c.Records)
 	s.counts.Acked += int64(len(c.Records))
@@ -245,6 +309,9 @@ type Status struct {
 	Oldest *time.Time `json:"oldest,omitempty"`
 	// Problem is why nothing can be appended now.
 	Problem string `json:"problem,omitempty"`
+	// Waiting is what must be set aside and can't be yet: the disk takes no
+	// file. It waits in its segment.
+	Waiting int `json:"waiting_to_be_set_aside"`
 	Kept
 	Counts Counts `json:"-"`
 }
@@ -269,5 +336,6 @@ func (s *Store) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st.Bytes, st.Records, st.Segments, st.Counts = s.used, s.records, len(s.segments), s.counts
+	st.Waiting = len(s.owes)
 	return st
 }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"math"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -33,6 +32,8 @@ type segment struct {
 	seen   summary
 	left   int  // records that the log has not acknowledged
 	sealed bool // nothing more is written to it
+	owed   int  // what of it must go aside and has not yet
+	done   bool // out of the queue; only what is owed keeps the file
 }
 
 // summary is what a segment's footer says.
@@ -127,9 +128,9 @@ func readFooter(f io.ReaderAt, size int64) (s summary, end int64, ok bool) {
 // scanned is what reading a whole segment found.
 type scanned struct {
 	summary
-	end  int64 // behind the last whole frame
+	end  int64 // behind the last whole frame, or what was promised behind it
 	torn int64 // bytes behind it that are no frame: a write that was cut off
-	hurt int   // damaged regions before it
+	gone int64 // bytes that were synced, and that the file has no more
 }
 
 // scan reads a segment that has no footer: one that was being written when the
@@ -155,17 +156,17 @@ func scan(b []byte) scanned {
 		if next < 0 {
 			break
 		}
-		s.hurt++
 		at += next
 	}
 	s.torn = int64(len(b)) - s.end
 	return s
 }
 
-// openSegment learns what stands in the segment at path, and mends its end: a
-// torn tail is cut. A tail that is a whole frame with a wrong sum is damage, not
-// a tear, and is kept first; a damaged footer is of no use to anyone.
-func openSegment(path string, number uint64, keep func(name string, b []byte) error) (*segment, scanned, error) {
+// openSegment learns what stands in the segment at path, and cuts its end behind
+// what anyone can have been told is kept, as promised tells of the segment's bytes
+// and of where its last frame ends. What is promised and is no frame stays, as
+// damage that the reader will meet.
+func openSegment(path string, number uint64, promised func(b []byte, from int64) int64) (*segment, scanned, error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return nil, scanned{}, fmt.Errorf("spool: %w", err)
@@ -185,19 +186,16 @@ func openSegment(path string, number uint64, keep func(name string, b []byte) er
 		return nil, scanned{}, fmt.Errorf("spool: reading %s: %w", path, err)
 	}
 	s := scan(b)
-	seg.seen, seg.end, seg.left = s.summary, s.end, s.records
+	whole := int64(len(b))
+	told := promised(b, s.end)
+	s.gone = max(0, told-whole)
+	s.end = max(s.end, min(told, whole))
+	s.torn = whole - s.end
+	seg.seen, seg.end, seg.left, seg.size = s.summary, s.end, s.records, s.end
 	if s.torn > 0 {
-		tail := b[s.end:]
-		if _, _, err := frame(tail); errors.Is(err, errDamaged) && bytes.HasPrefix(tail, mark) && !bytes.HasSuffix(tail, seal) {
-			s.hurt++
-			if err := keep(filepath.Base(path)+"-tail", tail); err != nil {
-				return nil, s, err
-			}
-		}
 		if err := f.Truncate(s.end); err != nil {
 			return nil, s, fmt.Errorf("spool: cutting the torn tail of %s: %w", path, err)
 		}
-		seg.size = s.end
 	}
 	return seg, s, nil
 }

@@ -1,7 +1,6 @@
 package spool
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -55,16 +54,21 @@ type Store struct {
 	counts   Counts
 
 	cursor *cursor
+	owes   []owed // what could not be set aside yet, oldest first
 
 	// The writer's own.
 	active   *segment
 	out      file
 	unsynced []*write
+	mark     *syncedMark
 
 	// The reader's own.
 	reading  *os.File
 	readFrom uint64
 	readErrs int
+	passed   map[int64]bool // offsets in the oldest segment, set aside and not acknowledged
+
+	lines sync.Mutex // the file of refused records
 }
 
 // Counts are what happened since the store was opened. Damage met again, when
@@ -82,7 +86,7 @@ func Open(cfg Config, log *slog.Logger) (*Store, error) {
 		return nil, err
 	}
 	cfg = cfg.complete()
-	if err := os.MkdirAll(cfg.Dir, 0o755); err != nil {
+	if err := makeFolder(cfg.Dir, cfg.syncDir); err != nil {
 		return nil, fmt.Errorf("spool: %w: give another folder by spool.dir", err)
 	}
 	held, err := lock.Try(filepath.Join(cfg.Dir, "lock"))
@@ -94,7 +98,11 @@ func Open(cfg Config, log *slog.Logger) (*Store, error) {
 		more: make(chan struct{}, 1), wake: make(chan struct{}, 1), ended: make(chan struct{}),
 	}
 	if err := s.recover(); err != nil {
-		return nil, errors.Join(err, held.Release())
+		return nil, errors.Join(err, s.closeFiles(), held.Release())
+	}
+	// The files made by now outlive a power failure.
+	if err := cfg.syncDir(cfg.Dir); err != nil {
+		return nil, errors.Join(fmt.Errorf("spool: %w", err), s.closeFiles(), held.Release())
 	}
 	go s.write()
 	return s, nil
@@ -109,11 +117,19 @@ func (s *Store) recover() error {
 	if s.cursor, s.at, err = openCursor(s.cfg.Dir); err != nil {
 		return err
 	}
+	var was synced
+	var known bool
+	if s.mark, was, known, err = openSynced(s.cfg.Dir); err != nil {
+		return err
+	}
 	names, err := segmentFiles(s.cfg.Dir)
 	if err != nil {
 		return err
 	}
-	s.next = s.at.segment + 1
+	s.next = max(s.at.segment+1, was.segment)
+	if was.end > 0 {
+		s.next = max(s.next, was.segment+1)
+	}
 	for _, name := range names {
 		number, _ := segmentNumber(name)
 		s.next = max(s.next, number+1)
@@ -124,9 +140,17 @@ func (s *Store) recover() error {
 			}
 			continue
 		}
-		seg, found, err := openSegment(path, number, s.keep)
+		seg, found, err := openSegment(path, number, func(b []byte, from int64) int64 {
+			return s.mark.promised(was, known, number, b, from)
+		})
 		if err != nil {
 			return err
+		}
+		if found.gone > 0 {
+			s.counts.DamagedRegions++
+			s.counts.DamagedBytes += found.gone
+			s.log.Error("the disk has lost the end of a segment of the spool that it had synced: events that were accepted were in it",
+				"segment", name, "bytes", found.gone)
 		}
 		s.counts.TornBytes += found.torn
 		if found.torn > 0 {
@@ -142,10 +166,26 @@ func (s *Store) recover() error {
 			return err
 		}
 	}
-	if s.records > 0 {
+	if len(s.segments) > 0 {
 		s.more <- struct{}{}
 	}
+	// Of what is written from here on nothing is synced. A disk that does not
+	// take the note will take no records either.
+	if err := s.mark.write(s.next, 0); err != nil {
+		s.log.Warn("the spool's disk takes nothing", "dir", s.cfg.Dir, "error", err)
+	}
 	return nil
+}
+
+func (s *Store) closeFiles() error {
+	var errs []error
+	if s.cursor != nil {
+		errs = append(errs, s.cursor.close(!s.cfg.noSync))
+	}
+	if s.mark != nil {
+		errs = append(errs, s.mark.close())
+	}
+	return errors.Join(errs...)
 }
 
 // admit takes a segment found at the start, from the cursor on.
@@ -184,9 +224,14 @@ func segmentFiles(dir string) ([]string, error) {
 // dropFirst removes the oldest segment, which the log has; mu is held, or nobody
 // else is there. It leaves the queue even if the disk keeps the file: nothing
 // behind it may wait for that. Then its bytes still count, and the next start
-// removes it, since the cursor is past it.
+// removes it, since the cursor is past it. One of which something is still to be
+// set aside stays until it is.
 func (s *Store) dropFirst() error {
 	seg := s.segments[0]
+	if seg.owed > 0 {
+		s.forgetFirst()
+		return nil
+	}
 	err := os.Remove(seg.path)
 	s.forgetFirst()
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -200,7 +245,9 @@ func (s *Store) dropFirst() error {
 func (s *Store) forgetFirst() {
 	seg := s.segments[0]
 	s.segments = s.segments[1:]
-	s.used -= seg.size
+	if seg.done = true; seg.owed == 0 {
+		s.used -= seg.size
+	}
 	s.records -= seg.left // damage that no one could read
 	s.at = position{segment: seg.number + 1}
 	if len(s.segments) > 0 {
@@ -303,17 +350,15 @@ func (s *Store) Close() error {
 	if s.reading != nil {
 		err = s.reading.Close()
 	}
-	return errors.Join(err, s.cursor.close(!s.cfg.noSync), s.lock.Release())
+	if len(s.owes) > 0 {
+		s.log.Warn("not all that must be set aside is: it stays in its segments, and the next start sends these again", "waiting", len(s.owes), "dir", s.cfg.Dir)
+	}
+	return errors.Join(err, s.closeFiles(), s.lock.Release())
 }
 
-// probeDisk waits a second and sees whether a disk that failed takes writes
-// again, so that readiness comes back without a post that tries.
-func (s *Store) probeDisk(ctx context.Context) {
-	select {
-	case <-ctx.Done():
-		return
-	case <-time.After(time.Second):
-	}
+// probeDisk sees whether a disk that failed takes writes again, so that readiness
+// comes back without a post that tries.
+func (s *Store) probeDisk() {
 	s.mu.Lock()
 	broken, failed := s.broken, s.counts.DiskErrors
 	s.mu.Unlock()
@@ -356,14 +401,28 @@ func poke(c chan struct{}) {
 
 // syncDir makes what was made, renamed or removed in the folder outlive a power
 // failure.
-func (s *Store) syncDir() error {
-	if s.cfg.noSync {
-		return nil
-	}
-	d, err := os.Open(s.cfg.Dir)
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
-	defer d.Close()
-	return d.Sync()
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// makeFolder makes the folder dir, with those above it that are missing, each
+// synced into the one above.
+func makeFolder(dir string, sync func(dir string) error) error {
+	if info, err := os.Stat(dir); err == nil && info.IsDir() {
+		return nil
+	}
+	above := filepath.Dir(dir)
+	if above != dir {
+		if err := makeFolder(above, sync); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return sync(above)
 }
