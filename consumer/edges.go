@@ -45,7 +45,16 @@ func proving(ctx context.Context, cfg config, opts []kgo.Opt, k *kafka.Log, st *
 	}
 	mine := &atomic.Int32{}
 	edges := watermark.NewEdges()
-	p := watermark.NewProver(watermark.Config{Mine: func() bool { return mine.Load() > 0 }}, edges, k, watermark.Tables{Store: st}, mon.Registerer(), log)
+	p := watermark.NewProver(watermark.Config{
+		Mine: func() bool { return mine.Load() > 0 },
+		Tell: func(ctx context.Context, c topic.Completeness) error {
+			key, value, err := c.Record()
+			if err != nil {
+				return err
+			}
+			return client.ProduceSync(ctx, &kgo.Record{Topic: cfg.Kafka.Control, Key: key, Value: value}).FirstErr()
+		},
+	}, edges, k, watermark.Tables{Store: st}, mon.Registerer(), log)
 	run := func() {
 		read := make(chan struct{})
 		var both sync.WaitGroup

@@ -8,9 +8,12 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"sluice/ingest/internal/health"
+	"sluice/schemas/topic"
 )
 
 // freeze makes the cluster answer nothing until release is called, and tells
@@ -67,6 +70,28 @@ func TestHealthWithKafkaFrozen(t *testing.T) {
 	}, 20*time.Second, 10*time.Millisecond)
 	release()
 	require.Eventually(t, func() bool { return e.health(t, e.url).Status == "up" }, 20*time.Second, 10*time.Millisecond)
+}
+
+// TestHealthTellsCompleteness: the edge shows what the consumer said last of the
+// data being whole, with its age, and nothing before it has heard of it.
+func TestHealthTellsCompleteness(t *testing.T) {
+	e := startEdge(t, newCluster(t, kfake.SeedTopics(1, topic.Control)), nil)
+	require.Nil(t, e.health(t, e.url).Complete)
+	now := time.Now().UTC()
+	said := topic.Completeness{CompleteThrough: now.Add(-time.Minute).Truncate(time.Millisecond), HeldBy: "b", Edges: 2, At: now}
+	key, value, err := said.Record()
+	require.NoError(t, err)
+	client, err := kgo.NewClient(kgo.SeedBrokers(e.cluster.ListenAddrs()...))
+	require.NoError(t, err)
+	defer client.Close()
+	require.NoError(t, client.ProduceSync(t.Context(), &kgo.Record{Topic: topic.Control, Key: key, Value: value}).FirstErr())
+	var got *health.CompleteReport
+	require.Eventually(t, func() bool { got = e.health(t, e.admin).Complete; return got != nil }, 20*time.Second, 10*time.Millisecond)
+	require.Equal(t, said.CompleteThrough, got.Through)
+	require.Equal(t, "b", got.HeldBy)
+	require.Equal(t, 2, got.Edges)
+	require.GreaterOrEqual(t, got.AgeSeconds, 60.0)
+	require.Less(t, got.ToldSecondsAgo, got.AgeSeconds)
 }
 
 // TestAdminPage: the admin port shows the live page, what feeds it, and what the

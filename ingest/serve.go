@@ -16,6 +16,7 @@ import (
 
 	"sluice/deploy/service"
 	"sluice/deploy/service/trace"
+	"sluice/ingest/internal/complete"
 	"sluice/ingest/internal/health"
 	"sluice/ingest/internal/httpapi"
 	"sluice/ingest/internal/limit"
@@ -97,6 +98,8 @@ func serve(ctx context.Context, cfg config, again rereading, log *slog.Logger, l
 	pages["/health"] = board.Handler()
 	board.Add(health.Check{Name: "kafka", Probe: producer.Check, Every: cfg.Produce.ProbeInterval, Timeout: produce.CheckTimeout, Takes: true})
 	kept.watch(board, producer)
+	whole := complete.NewFollower(log)
+	board.Completeness(whole.Last)
 	for _, c := range access.checks() {
 		board.Add(c)
 	}
@@ -126,6 +129,7 @@ func serve(ctx context.Context, cfg config, again rereading, log *slog.Logger, l
 		})
 	}
 	start(&rest, func() error { board.Run(adminCtx); return nil })
+	start(&rest, func() error { return whole.Run(adminCtx, cfg.Kafka.Control, cfg.Kafka.Options(log)...) })
 	feed := page.NewFeed(page.Source{
 		Metrics: reg, Health: board.Report, Errors: repeats.Recent, Build: build,
 		Mode: func() string { return string(answers.mode.State().Mode) },

@@ -29,3 +29,23 @@ func TestWatermark(t *testing.T) {
 		require.False(t, ok)
 	}
 }
+
+func TestCompleteness(t *testing.T) {
+	c := Completeness{CompleteThrough: time.UnixMilli(5).UTC(), HeldBy: "a/b", Edges: 2, At: time.UnixMilli(6).UTC()}
+	key, value, err := c.Record()
+	require.NoError(t, err)
+	require.Equal(t, "complete_through", string(key))
+	require.JSONEq(t, `{"complete_through":"1970-01-01T00:00:00.005Z","held_by":"a/b","edges":2,"at":"1970-01-01T00:00:00.006Z"}`, string(value))
+	got, ok, err := ParseCompleteness(key, value)
+	require.NoError(t, err)
+	require.True(t, ok)
+	require.Equal(t, c, got)
+	for _, other := range []struct{ key, value string }{{"watermark/a", "{}"}, {CompleteKey, ""}} {
+		_, ok, err := ParseCompleteness([]byte(other.key), []byte(other.value))
+		require.NoError(t, err)
+		require.False(t, ok)
+	}
+	_, ok, err = ParseCompleteness([]byte(CompleteKey), []byte("{"))
+	require.ErrorContains(t, err, CompleteKey)
+	require.False(t, ok)
+}

@@ -20,6 +20,7 @@ import (
 type Edges struct {
 	mu   sync.Mutex
 	said map[string]topic.Watermark
+	told topic.Completeness // the latest moment that a prover has told
 }
 
 // NewEdges knows no edge.
@@ -28,6 +29,14 @@ func NewEdges() *Edges { return &Edges{said: map[string]topic.Watermark{}} }
 // Apply takes a record of the control topic; those about something else change
 // nothing. An error is a watermark that can't be read.
 func (e *Edges) Apply(key, value []byte) error {
+	c, ok, err := topic.ParseCompleteness(key, value)
+	if err != nil {
+		return err
+	}
+	if ok {
+		e.tell(c)
+		return nil
+	}
 	w, ok, err := topic.ParseWatermark(key, value)
 	if err != nil {
 		return err
@@ -40,6 +49,17 @@ func (e *Edges) Apply(key, value []byte) error {
 		delete(e.said, edge) // a tombstone
 	}
 	return nil
+}
+
+// tell notes what was told; it is false if something later was told before.
+func (e *Edges) tell(c topic.Completeness) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !c.CompleteThrough.After(e.told.CompleteThrough) {
+		return false
+	}
+	e.told = c
+	return true
 }
 
 // All are the edges in the order of their names, retired ones too.

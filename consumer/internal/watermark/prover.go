@@ -60,6 +60,9 @@ type Config struct {
 	// Mine tells whether this process is to prove anything now: one of a group
 	// is enough. It may be nil: always.
 	Mine func() bool
+	// Tell passes what was proved on to those that can't ask ClickHouse; it
+	// never falls, whoever told it before. It may be nil: nobody is told.
+	Tell func(context.Context, topic.Completeness) error
 }
 
 // Prover follows the edges' marks and the journal, and writes down up to when
@@ -185,7 +188,20 @@ func (p *Prover) Step(ctx context.Context) error {
 	p.waiting = p.waiting[best+1:]
 	p.written = c.bound.LowWater
 	p.through.Set(float64(c.bound.LowWater.UnixMilli()) / 1000)
+	p.tell(ctx, c)
 	return nil
+}
+
+// tell passes a claim that holds on. A failure is no failure of the proof, which
+// is written down: the next claim is told again.
+func (p *Prover) tell(ctx context.Context, c claim) {
+	said := topic.Completeness{CompleteThrough: c.bound.LowWater, HeldBy: c.bound.Edge, Edges: c.edges, At: time.Now().UTC()}
+	if p.cfg.Tell == nil || !p.edges.tell(said) {
+		return
+	}
+	if err := p.cfg.Tell(ctx, said); err != nil && ctx.Err() == nil {
+		p.logger.Warn("the edges are not told up to when the data is whole", "error", err)
+	}
 }
 
 // claim adds the bound of now to those that wait. The order matters: the marks

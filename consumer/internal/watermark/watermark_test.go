@@ -98,7 +98,12 @@ func (w *world) Complete(_ context.Context, _ uuid.UUID, b topic.Watermark, _ in
 func TestABoundHoldsOnceTheJournalHasPassed(t *testing.T) {
 	e := NewEdges()
 	w := &world{id: uuid.New(), ends: map[int32]int64{0: 10, 1: 20, 2: 0}, journal: map[int32]int64{0: 10, 1: 19}, now: 100}
-	p := NewProver(Config{}, e, w, w, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	var told []time.Time
+	tell := func(_ context.Context, c topic.Completeness) error {
+		told = append(told, c.CompleteThrough)
+		return nil
+	}
+	p := NewProver(Config{Tell: tell}, e, w, w, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	defer p.Close()
 	step := func() { t.Helper(); require.NoError(t, p.Step(t.Context())) }
 	step()
@@ -134,6 +139,19 @@ func TestABoundHoldsOnceTheJournalHasPassed(t *testing.T) {
 	w.journal = map[int32]int64{0: 10, 1: 30}
 	step()
 	require.Equal(t, at(60), w.complete[2])
+	require.Equal(t, w.complete, told)
+
+	// Another prover, which knows from the control topic what was told, takes
+	// nothing back.
+	key, value, err := topic.Completeness{CompleteThrough: at(90)}.Record()
+	require.NoError(t, err)
+	require.NoError(t, e.Apply(key, value))
+	say(t, e, topic.Watermark{Edge: "b", LowWater: at(80)})
+	say(t, e, topic.Watermark{Edge: "a", LowWater: at(81)})
+	w.now = 120
+	step()
+	require.Equal(t, at(80), w.complete[3], "the table keeps the latest by itself")
+	require.Len(t, told, 3)
 }
 
 func TestManyBoundsWaitInBoundedMemory(t *testing.T) {

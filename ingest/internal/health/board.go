@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"sluice/schemas/topic"
 )
 
 // Check is one dependency, and how to find out about it.
@@ -50,12 +52,14 @@ type Board struct {
 	begun  time.Time
 	checks []*check
 	stop   atomic.Bool
+
+	complete func() (topic.Completeness, bool)
 }
 
 // NewBoard returns a board without checks. Changes are logged to log; reg has
 // a gauge of readiness, and two for each check.
 func NewBoard(log *slog.Logger, reg prometheus.Registerer) *Board {
-	b := &Board{log: log, reg: reg, begun: time.Now()}
+	b := &Board{log: log, reg: reg, begun: time.Now(), complete: func() (topic.Completeness, bool) { return topic.Completeness{}, false }}
 	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "sluice_ingest_ready",
 		Help: "1 while the edge can take events, as /readyz says, else 0.",
@@ -112,6 +116,10 @@ func (b *Board) Add(c Check) {
 			Help: "How long ago the last check of this dependency ended; since the start when none has.",
 		}, func() float64 { return b.age(own, time.Now()).Seconds() }))
 }
+
+// Completeness has reports tell up to when the data is whole, as last asks no one
+// and knows. Call it before Run.
+func (b *Board) Completeness(last func() (topic.Completeness, bool)) { b.complete = last }
 
 // Run runs the checks until ctx ends, and returns when no probe runs any more.
 func (b *Board) Run(ctx context.Context) {

@@ -19,6 +19,22 @@ type Report struct {
 	UptimeSeconds float64 `json:"uptime_seconds"`
 	// Checks are in the order in which they were added.
 	Checks []CheckReport `json:"checks"`
+	// Complete is up to when what edges accepted can be queried; nil while the
+	// edge has not heard of it.
+	Complete *CompleteReport `json:"complete,omitempty"`
+}
+
+// CompleteReport is what the consumer said last of the data being whole.
+type CompleteReport struct {
+	// Through: what was accepted before it can be queried.
+	Through time.Time `json:"through"`
+	// AgeSeconds is how long ago that is.
+	AgeSeconds float64 `json:"age_seconds"`
+	// ToldSecondsAgo is how long ago the consumer said so, by its clock.
+	ToldSecondsAgo float64 `json:"told_seconds_ago"`
+	// HeldBy is the edge that it waits for, of Edges.
+	HeldBy string `json:"held_by"`
+	Edges  int    `json:"edges"`
 }
 
 // CheckReport is what is known of one dependency.
@@ -54,6 +70,9 @@ func (b *Board) Report() Report {
 			r.Status = "degraded"
 		}
 		r.Checks[i] = cr
+	}
+	if c, ok := b.complete(); ok {
+		r.Complete = &CompleteReport{c.CompleteThrough, round(now.Sub(c.CompleteThrough)), round(now.Sub(c.At)), c.HeldBy, c.Edges}
 	}
 	if err := b.Ready(); err != nil {
 		r.Ready, r.Reason, r.Status = false, err.Error(), "down"
