@@ -120,7 +120,8 @@ browser: go ## the edge's pages in a headless Chromium (SCREENSHOTS= a folder fo
 contract: build ## schemathesis against the edge's OpenAPI document (EXAMPLES= of each operation, default 200)
 	@EXAMPLES='$(EXAMPLES)' deploy/contract/check.sh
 
-night: engine ## an operator's night on real events (EVENTS= a file of them, NDJSON in gzip)
+night: engine ## nights of operators: on real events (EVENTS= NDJSON in gzip), an edge frozen, the topic grown
+	go test -tags night -count 1 -timeout 1h -v -run TestANight ./deploy/chaos
 	EVENTS=$(if $(EVENTS),'$(abspath $(EVENTS))') go test -count 1 -timeout 1h -v -run TestANight ./consumer
 
 crash: engine ## every crash point and every pair, on the engine too: an hour or two (CRASH_CASE= a pattern of cases)

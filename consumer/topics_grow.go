@@ -230,7 +230,7 @@ func (t *tools) grow(ctx context.Context, how growing, w io.Writer) error {
 		Detail: fmt.Sprintf("%s from %d to %d partitions", t.cfg.Kafka.Topic, now, how.to),
 	}
 	audit := operations.Log{Conn: t.store.Conn()}
-	if err := t.mayGrow(ctx); err != nil {
+	if err := t.mayGrow(ctx, how.to > int(now)); err != nil {
 		return err
 	}
 	if err := audit.Write(ctx, op); err != nil {
@@ -247,8 +247,9 @@ func (t *tools) grow(ctx context.Context, how growing, w io.Writer) error {
 	return firstError(err, audit.Write(bound, op))
 }
 
-// mayGrow checks that no partition stands still.
-func (t *tools) mayGrow(ctx context.Context) error {
+// mayGrow checks that no partition stands still. Once the partitions are there,
+// adding is false: the new ones may not have owners yet, and are waited for.
+func (t *tools) mayGrow(ctx context.Context, adding bool) error {
 	ctx, cancel := context.WithTimeout(ctx, statusBound)
 	defer cancel()
 	s := status{Topic: t.cfg.Kafka.Topic, Group: t.cfg.Group.ID}
@@ -259,7 +260,7 @@ func (t *tools) mayGrow(ctx context.Context) error {
 		return fmt.Errorf("no consumer runs: start it first, so that the owners can agree on the new count")
 	}
 	for _, l := range s.Partitions {
-		if l.State == "unowned" {
+		if l.State == "unowned" && adding {
 			return fmt.Errorf("partition %d has no owner; wait until the group is whole (\"consumer status\")", l.Partition)
 		}
 	}

@@ -38,6 +38,11 @@ func (t *Tables) Close() { _ = t.conn.Close() } // nothing was left to be writte
 // Exec runs a statement.
 func (t *Tables) Exec(ctx context.Context, sql string) error { return t.conn.Exec(ctx, sql) }
 
+// Row asks a question whose answer is one row.
+func (t *Tables) Row(ctx context.Context, sql string, into ...any) error {
+	return t.conn.QueryRow(ctx, sql).Scan(into...)
+}
+
 // KeepParts lets no part of event_log be merged any more, so that a row stored
 // twice stays to be seen. It is a setting of the table: it outlives the engine,
 // as SYSTEM STOP MERGES does not.
