@@ -183,7 +183,7 @@ func (t *tools) compare(ctx context.Context, how replaying, ranges []planned, at
 		if err != nil {
 			return results, nil, fmt.Errorf("partition %d, from offset %d: %w", p, next, err)
 		}
-		for _, span := range replay.Spans(lacks) {
+		for _, span := range lacks {
 			missing = append(missing, wanting{topic.Origin{TopicID: r.Self.TopicID, Partition: p}, span})
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -38,45 +39,12 @@ func freshness(ctx context.Context, b *bench) (t *table, err error) {
 	if err := errors.Join(s.consumeAll(1), s.ingest()); err != nil {
 		return nil, err
 	}
-	posts := &posting{url: s.edge + "/api/events", client: &http.Client{
-		Timeout:   postBound,
-		Transport: &http.Transport{MaxIdleConnsPerHost: 10_000, MaxIdleConns: 10_000},
-	}}
-	defer posts.client.CloseIdleConnections()
-	looking, enough := context.WithCancel(s.ctx)
-	defer enough()
-	seen := &sightings{at: map[uuid.UUID]time.Time{}, next: map[int32]int64{}}
-	looked := make(chan error, 1)
-	go func() { looked <- seen.look(looking, s) }()
-
 	b.say("freshness: %d posts a second", freshRate)
-	var due []time.Time
 	base := time.Now()
-	n, worst, err := paced(s.ctx, freshRate, b.cfg.lasting(freshFor), func(n int, at time.Time) {
-		due = append(due, at)
-		posts.post(s.ctx, b.sample.event(n, base.Add(time.Duration(n)*time.Microsecond)), at)
-	})
-	posts.wait()
-	if err != nil || posts.err != nil {
-		return nil, errors.Join(err, posts.err)
-	}
-	err = s.await("rows of the posts", func(context.Context) error {
-		if got := seen.count(); got < n {
-			return fmt.Errorf("%d of %d were seen", got, n)
-		}
-		return nil
-	})
-	enough()
-	if err = errors.Join(err, <-looked); err != nil {
+	f, err := s.posted(base, b.cfg.lasting(freshFor))
+	if err != nil {
 		return nil, err
 	}
-	var took []time.Duration
-	for i, at := range due {
-		e := b.sample.event(i, base.Add(time.Duration(i)*time.Microsecond))
-		took = append(took, seen.at[e.ID()].Sub(at))
-	}
-	slices.Sort(took)
-	slices.Sort(posts.took)
 	written, err := s.ages(-1, base)
 	if err != nil {
 		return nil, err
@@ -88,13 +56,70 @@ func freshness(ctx context.Context, b *bench) (t *table, err error) {
 	for _, line := range []struct {
 		what   string
 		sorted []time.Duration
-	}{{"its 202", posts.took}, {"a query's answer that has its row", took}} {
+	}{{"its 202", f.answered}, {"a query's answer that has its row", f.queryable}} {
 		t.add(line.what, len(line.sorted), quantile(line.sorted, 0.5), quantile(line.sorted, 0.95), quantile(line.sorted, 0.99), quantile(line.sorted, 1))
 	}
-	t.add("(the rows' own inserted_at - received_at)", n, written.p50, nil, written.p99, written.most)
-	t.note("Open loop: each post is sent when it is due, whatever became of those before; at worst one was sent %v late, which counts.", worst.Round(time.Millisecond))
-	t.note("A query asks every %v for the rows it has not seen, and matches them by event id; %d of them, P50 %v each.", lookEvery, len(seen.took), quantile(seen.took, 0.5).Round(time.Millisecond))
-	return t, s.holds(n)
+	t.add("(the rows' own inserted_at - received_at)", len(f.queryable), written.p50, nil, written.p99, written.most)
+	t.note("Open loop: each post is sent when it is due, whatever became of those before; at worst one was sent %v late, which counts.", f.late.Round(time.Millisecond))
+	t.note("A query asks every %v for the rows it has not seen, and matches them by event id; %d of them, P50 %v each.", lookEvery, len(f.looks), quantile(f.looks, 0.5).Round(time.Millisecond))
+	return t, s.holds(len(f.queryable))
+}
+
+// fresh is what was found of posts, all of it sorted: from when each was due to its
+// 202 and to a query's answer that has its row, and what the queries took.
+type fresh struct {
+	answered, queryable, looks []time.Duration
+	late                       time.Duration // the worst sending
+}
+
+// posted posts freshRate events a second, which occurred from base on, and looks
+// for their rows.
+func (s *stack) posted(base time.Time, lasting time.Duration) (f fresh, err error) {
+	posts := &posting{url: s.edge + "/api/events", client: &http.Client{
+		Timeout:   postBound,
+		Transport: &http.Transport{MaxIdleConnsPerHost: 10_000, MaxIdleConns: 10_000},
+	}}
+	defer posts.client.CloseIdleConnections()
+	looking, enough := context.WithCancel(s.ctx)
+	defer enough()
+	seen := &sightings{at: map[uuid.UUID]time.Time{}, next: map[int32]int64{}}
+	before, err := s.figures()
+	if err != nil {
+		return f, err
+	}
+	for _, ends := range before.ends {
+		maps.Copy(seen.next, ends)
+	}
+	looked := make(chan error, 1)
+	go func() { looked <- seen.look(looking, s) }()
+
+	var due []time.Time
+	n, worst, err := paced(s.ctx, freshRate, lasting, func(n int, at time.Time) {
+		due = append(due, at)
+		posts.post(s.ctx, s.sample.event(n, base.Add(time.Duration(n)*time.Microsecond)), at)
+	})
+	posts.wait()
+	if err != nil || posts.err != nil {
+		return f, errors.Join(err, posts.err)
+	}
+	err = s.await("rows of the posts", func(context.Context) error {
+		if got := seen.count(); got < n {
+			return fmt.Errorf("%d of %d were seen", got, n)
+		}
+		return nil
+	})
+	enough()
+	if err = errors.Join(err, <-looked); err != nil {
+		return f, err
+	}
+	var took []time.Duration
+	for i, at := range due {
+		e := s.sample.event(i, base.Add(time.Duration(i)*time.Microsecond))
+		took = append(took, seen.at[e.ID()].Sub(at))
+	}
+	slices.Sort(took)
+	slices.Sort(posts.took)
+	return fresh{posts.took, took, seen.took, worst}, nil
 }
 
 // posting posts events, each in a goroutine of its own.

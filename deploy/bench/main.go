@@ -168,6 +168,8 @@ func experiments() []experiment {
 		{"freshness", "from a POST to the query that sees its row, at 1,000 posts a second", freshness},
 		{"backlog", "2 million records waiting: rate, memory, and a live partition meanwhile", backlog},
 		{"takeover", "kill -9 of one of three consumers: when its partitions move again", takeover},
+		{"replay", "consumer replay beside the live consumer: a diff, everything missing, memory by size, posts meanwhile", replay},
+		{"verify", "consumer verify of 10 million records: time and memory", verify},
 		{"backfill", "events of ten years in any order, half of them stored already", backfill},
 	}
 }

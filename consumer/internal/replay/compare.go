@@ -111,17 +111,19 @@ type facts struct {
 	err   error
 }
 
-// Run compares r. missing are the offsets of the records that are missing, in
-// ascending order; next is the first offset not compared, also when there is an
+// Run compares r. missing are few ranges that cover all records that are missing
+// (see [Spans]), in ascending order; next is the first offset not compared, also when there is an
 // error: a comparison may go on from there.
-func (c Comparison) Run(ctx context.Context, r Range) (d Diff, missing []int64, next int64, err error) {
+func (c Comparison) Run(ctx context.Context, r Range) (d Diff, missing []Span, next int64, err error) {
 	next = r.From
+	var lacks Spans
+	defer func() { missing = lacks.All() }()
 	var failing time.Time
 	for next < r.To {
 		rest := r
 		rest.From = next
 		before := next
-		err = c.run(ctx, rest, &d, &missing, &next)
+		err = c.run(ctx, rest, &d, &lacks, &next)
 		switch {
 		case err == nil || ctx.Err() != nil:
 			return d, missing, next, err
@@ -141,7 +143,7 @@ func (c Comparison) Run(ctx context.Context, r Range) (d Diff, missing []int64, 
 	return d, missing, next, nil
 }
 
-func (c Comparison) run(ctx context.Context, r Range, d *Diff, missing *[]int64, next *int64) error {
+func (c Comparison) run(ctx context.Context, r Range, d *Diff, missing *Spans, next *int64) error {
 	ctx, cancel := context.WithCancel(ctx)
 	chunks := make(chan facts, 1)
 	done := make(chan struct{})
@@ -232,7 +234,7 @@ type stored struct {
 	reason string
 }
 
-func (c Comparison) compare(ctx context.Context, r Range, f facts, d *Diff, missing *[]int64) error {
+func (c Comparison) compare(ctx context.Context, r Range, f facts, d *Diff, missing *Spans) error {
 	type piece struct {
 		self     topic.Origin
 		from, to int
@@ -264,7 +266,7 @@ func (c Comparison) compare(ctx context.Context, r Range, f facts, d *Diff, miss
 	return nil
 }
 
-func (c Comparison) judge(f *fact, s stored, origin topic.Origin, self int32, d *Diff, missing *[]int64) {
+func (c Comparison) judge(f *fact, s stored, origin topic.Origin, self int32, d *Diff, missing *Spans) {
 	tell := func(kind, what string) {
 		c.Found(Found{Kind: kind, Origin: origin, Key: f.key, What: what})
 	}
@@ -302,7 +304,7 @@ func (c Comparison) judge(f *fact, s stored, origin topic.Origin, self int32, d 
 		return
 	default:
 		d.Missing++
-		*missing = append(*missing, f.offset)
+		missing.Add(f.offset)
 		switch {
 		case !f.good:
 			tell(Missing, "has no fate; it is no event: "+f.detail)
@@ -382,19 +384,35 @@ const (
 )
 
 // Spans covers offsets, which ascend, with few ranges: an owner is asked to read
-// these again, and not what lies between.
-func Spans(offsets []int64) []Span {
-	for gap := int64(spanGap); ; gap *= 2 {
-		var out []Span
-		for _, o := range offsets {
-			if n := len(out); n > 0 && o-out[n-1].To < gap {
-				out[n-1].To = o + 1
-				continue
-			}
-			out = append(out, Span{o, o + 1})
-		}
-		if len(out) <= mostSpans {
-			return out
-		}
+// these again, and not what lies between. Its memory does not grow with their
+// number. The zero value covers nothing.
+type Spans struct {
+	all []Span
+	gap int64 // what lies closer together is one range
+}
+
+// Add takes the next offset.
+func (s *Spans) Add(offset int64) {
+	s.gap = max(s.gap, spanGap)
+	s.all = s.join(append(s.all, Span{offset, offset + 1}), len(s.all))
+	for len(s.all) > mostSpans {
+		s.gap *= 2
+		s.all = s.join(s.all, 1)
 	}
+}
+
+// All are the ranges, in ascending order.
+func (s *Spans) All() []Span { return s.all }
+
+// join joins each span from all[from] on with the one before, if it is close.
+func (s *Spans) join(all []Span, from int) []Span {
+	out := all[:min(from, len(all))]
+	for _, x := range all[len(out):] {
+		if n := len(out); n > 0 && x.From-out[n-1].To < s.gap {
+			out[n-1].To = x.To
+			continue
+		}
+		out = append(out, x)
+	}
+	return out
 }

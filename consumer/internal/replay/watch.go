@@ -66,11 +66,15 @@ func NewWatcher(opts []kgo.Opt, topic string, log *slog.Logger) (*Watcher, error
 	if err != nil {
 		return nil, fmt.Errorf("control topic: %w", err)
 	}
+	return newWatcher(client, topic, log), nil
+}
+
+func newWatcher(client *kgo.Client, topic string, log *slog.Logger) *Watcher {
 	return &Watcher{
 		client: client, topic: topic, log: log,
 		open: map[runPartition]state{}, owners: map[int32]hold{},
 		pauses: map[int32]Pause{}, skips: map[uuid.UUID]Skip{}, changed: make(chan struct{}), began: time.Now(),
-	}, nil
+	}
 }
 
 // Run follows the topic until ctx ends.
