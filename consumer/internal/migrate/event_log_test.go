@@ -172,6 +172,25 @@ func TestTheEarliestRecordStands(t *testing.T) {
 }
 
 // The view's columns are the outside's: people's queries name them.
+// A token is remembered with each part, not for the INSERT: where an INSERT left
+// one month of two, repeating it whole writes the other and nothing twice. The
+// protocol rests on it where an INSERT arrives late (the run delayed-whole-partial
+// of deploy/docs/model says what would happen otherwise).
+func TestATokenIsRememberedWithEachPart(t *testing.T) {
+	d := migrated(t)
+	march := row{source: "s", eventType: "t", actor: "a", at: at("2026-03-01T00:00:00Z"), offset: 0}
+	april := row{source: "s", eventType: "t", actor: "a", at: at("2026-04-01T00:00:00Z"), offset: 1}
+	count := func() []string {
+		return d.lines("SELECT _partition_id, count() FROM event_log GROUP BY 1 ORDER BY 1")
+	}
+	d.insert("one", march)
+	d.insert("one", march, april)
+	require.Equal(t, []string{"202603\t1", "202604\t1"}, count())
+	d.insert("one", march, april)
+	d.insert("one", april)
+	require.Equal(t, []string{"202603\t1", "202604\t1"}, count())
+}
+
 func TestColumnsOfTheViews(t *testing.T) {
 	d := migrated(t)
 	for view, want := range map[string]string{
