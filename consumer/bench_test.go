@@ -115,6 +115,7 @@ func cpuTime() time.Duration {
 // newBenchStack is a stack whose broker is a process of its own.
 func newBenchStack(b *testing.B) *stack {
 	b.Helper()
+	b.Cleanup(defaults().GC.Apply())
 	brokers := os.Getenv("BENCH_BROKERS")
 	if brokers == "" {
 		brokers = brokerProcess(b)

@@ -20,6 +20,7 @@ import (
 type config struct {
 	Log        service.Log   `mapstructure:"log"`
 	Admin      service.Admin `mapstructure:"admin"`
+	GC         service.GC    `mapstructure:"gc"`
 	Kafka      service.Kafka `mapstructure:"kafka"`
 	ClickHouse struct {
 		DSN     string `mapstructure:"dsn" secret:"true" help:"http://host:8123/database or clickhouse://host:9000/database"`
@@ -59,6 +60,7 @@ func defaults() config {
 	var c config
 	c.Log = service.DefaultLog()
 	c.Admin.Address = "127.0.0.1:8082"
+	c.GC = service.DefaultGC(2 << 30)
 	c.Kafka = service.DefaultKafka("sluice-consumer")
 	c.ClickHouse.DSN = "http://127.0.0.1:8123/sluice"
 	c.Batch = batch.DefaultLimits()
@@ -83,7 +85,7 @@ func defaults() config {
 func (c config) validate() error {
 	var errs []error
 	_, logErr := service.NewLogger(io.Discard, c.Log)
-	errs = append(errs, logErr, c.Kafka.Validate(), c.Batch.Validate(), c.Doctor.Validate(), c.Trace.Validate(), c.Group.Protocol.Validate())
+	errs = append(errs, logErr, c.Kafka.Validate(), c.GC.Validate(), c.Batch.Validate(), c.Doctor.Validate(), c.Trace.Validate(), c.Group.Protocol.Validate())
 	if c.Group.ID == "" {
 		errs = append(errs, errors.New("group.id must be set"))
 	}

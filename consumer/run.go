@@ -40,6 +40,7 @@ func run(ctx context.Context, cfg config) error {
 	if err != nil {
 		return err
 	}
+	defer cfg.GC.Apply()()
 	reg := service.NewRegistry()
 	mon := monitor.New(reg)
 	listener, err := service.Listen(ctx, cfg.Admin.Address, "admin.address")

@@ -24,6 +24,7 @@ type config struct {
 	Admin    service.Admin  `mapstructure:"admin"`
 	Kafka    service.Kafka  `mapstructure:"kafka"`
 	Log      service.Log    `mapstructure:"log"`
+	GC       service.GC     `mapstructure:"gc"`
 	Limits   limitsConfig   `mapstructure:"limits"`
 	Produce  produceConfig  `mapstructure:"produce"`
 	Spool    spoolConfig    `mapstructure:"spool"`
@@ -114,6 +115,7 @@ func defaults() config {
 		Admin: service.Admin{Address: "127.0.0.1:8081"},
 		Kafka: service.DefaultKafka("sluice-ingest"),
 		Log:   service.DefaultLog(),
+		GC:    service.DefaultGC(1 << 30),
 		Limits: limitsConfig{
 			EventBytes:    limits.EventBytes,
 			BatchItems:    limits.BatchItems,
@@ -159,6 +161,9 @@ func load(cmd *cobra.Command, environ []string) (config, error) {
 
 func (c config) validate() error {
 	if err := c.Kafka.Validate(); err != nil {
+		return err
+	}
+	if err := c.GC.Validate(); err != nil {
 		return err
 	}
 	if err := c.validateAccess(); err != nil {

@@ -96,6 +96,7 @@ SIGHUP reads keys, schemas, certificates and ingest.mode again.`,
 			if err != nil {
 				return err
 			}
+			defer cfg.GC.Apply()()
 			if err := serve(cmd.Context(), cfg, again, logger, nil); err != nil {
 				return &failure{err}
 			}
