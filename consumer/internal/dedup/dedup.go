@@ -76,20 +76,26 @@ type Decision struct {
 //  6. else it becomes a row.
 func Decide(records []batch.Record, self topic.Origin, known Known) []Decision {
 	out := make([]Decision, len(records))
-	here := make(map[uuid.UUID]First, len(records))
+	rows := make(map[uuid.UUID]int32, len(records)) // the batch's own, by where they stand in it
+	here := func(id uuid.UUID) (First, bool) {
+		i, ok := rows[id]
+		if !ok {
+			return First{}, false
+		}
+		return First{Origin: topic.Origin{TopicID: self.TopicID, Partition: self.Partition, Offset: records[i].Offset}, Hash: records[i].Hash}, true
+	}
 	for i := range records {
 		r := &records[i]
 		origin := topic.Origin{TopicID: self.TopicID, Partition: self.Partition, Offset: r.Offset}
-		d := decide(r, origin, known, here)
-		if d.Fate == Row {
-			here[r.ID] = First{Origin: origin, Hash: r.Hash}
+		out[i] = decide(r, origin, known, here)
+		if out[i].Fate == Row {
+			rows[r.ID] = int32(i)
 		}
-		out[i] = d
 	}
 	return out
 }
 
-func decide(r *batch.Record, origin topic.Origin, known Known, here map[uuid.UUID]First) Decision {
+func decide(r *batch.Record, origin topic.Origin, known Known, here func(uuid.UUID) (First, bool)) Decision {
 	if id, ok := known.Rows[r.Offset]; ok && !mutant.On("duplicate-of-itself") && r.Reason == "" && id == r.ID {
 		return Decision{Fate: Row, Stands: true}
 	}
@@ -110,7 +116,7 @@ func decide(r *batch.Record, origin topic.Origin, known Known, here map[uuid.UUI
 			return Decision{Fate: fate, Stands: fate == Expired && known.Counted}
 		}
 	}
-	first, ok := here[r.ID]
+	first, ok := here(r.ID)
 	if !ok {
 		if first, ok = known.First(r); ok && first.Origin == origin && !mutant.On("duplicate-of-itself") {
 			ok = false // a record is no duplicate of itself
