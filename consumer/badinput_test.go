@@ -26,6 +26,7 @@ func at(n int, when time.Time, payload string) *kgo.Record {
 
 // What a log can hold, all of it in few batches: each record gets its one fate.
 func TestWhatALogCanHold(t *testing.T) {
+	t.Parallel()
 	for name, make := range map[string]func() (sent []*kgo.Record, want report){
 		"ten thousand copies of one event in one batch": func() (sent []*kgo.Record, want report) {
 			for range 10_000 {
@@ -80,6 +81,7 @@ func TestWhatALogCanHold(t *testing.T) {
 // A month is detached under the running consumer: what comes in goes on, what is
 // missing shows in the balance, and both putting it back and a replay mend it.
 func TestAMonthIsDetached(t *testing.T) {
+	t.Parallel()
 	for _, attached := range []bool{true, false} {
 		t.Run(fmt.Sprintf("attached again %v", attached), func(t *testing.T) {
 			s := newStack(t)
@@ -112,6 +114,7 @@ func TestAMonthIsDetached(t *testing.T) {
 // The engine's data are put back to a copy taken earlier, with everything that was
 // written since gone from it, tokens and all.
 func TestRestoredFromACopy(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	s.cfg.Batch.Rows = 30
 	stop := s.consuming()
@@ -151,6 +154,7 @@ func TestRestoredFromACopy(t *testing.T) {
 
 // Metadata that are not ours, or ours cut short, halt nothing and are no proof.
 func TestMetadataOfOthers(t *testing.T) {
+	t.Parallel()
 	for _, metadata := range []string{"", "someone else's", `sluice/1 {"last":7,"topic_`, "sluice/", "sluice/x y", strings.Repeat("z", 4000)} {
 		t.Run(fmt.Sprintf("%.20q", metadata), func(t *testing.T) {
 			s, before := seeded(t)

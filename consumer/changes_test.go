@@ -156,6 +156,7 @@ func (s *stack) reaches(records int) {
 // offsets: rows of both stay apart, each event once, and the sheets of both add
 // up. It happens while the owner is away and while it runs.
 func TestALogThatWasCut(t *testing.T) {
+	t.Parallel()
 	for name, others := range map[string]int{
 		"the log is shorter than the journal": 0,
 		"others have filled it again":         40,
@@ -292,6 +293,7 @@ func TestRefusedRows(t *testing.T) {
 // Partitions are added while events and repeats of them come in: each event is
 // one row all the same.
 func TestPartitionsAreAdded(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	defer s.consuming()()
 	for i := range 300 {
@@ -324,6 +326,7 @@ func TestPartitionsAreAdded(t *testing.T) {
 
 // Each group protocol brings every event over, with members that come and go.
 func TestGroupProtocols(t *testing.T) {
+	t.Parallel()
 	for _, protocol := range []group.Protocol{group.Classic, group.Eager, group.Broker, group.Auto} {
 		t.Run(string(protocol), func(t *testing.T) {
 			s := newStack(t)
@@ -352,6 +355,7 @@ func TestGroupProtocols(t *testing.T) {
 // The topic is deleted and made again under the running consumer: it goes on with
 // the new one, whose repeats of old events are repeats.
 func TestATopicMadeAgainWhileRunning(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	defer s.consuming()()
 	for i := range 50 {

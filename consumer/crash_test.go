@@ -115,6 +115,7 @@ func (s *stack) own(k *kafka.Log, c *crasher, end int64) (crashed bool) {
 // failure at every point, on a model of the log); the next one must leave what an owner that never died leaves, and
 // have written no row twice.
 func TestCrashAtEveryEffect(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	s.cfg.Batch.Rows = 40
 	k, err := kafka.New(s.cfg.Kafka.Options(s.log), kafka.Names{Topic: s.cfg.Kafka.Topic, DeadLetters: s.cfg.Kafka.DeadLetters, Group: s.cfg.Group.ID})

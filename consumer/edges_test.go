@@ -109,6 +109,7 @@ func (o *oracle) whole(s *stack, before time.Time) time.Time {
 // What an analyst is told is whole is whole: under load, while one edge is away
 // with events on its disk, when it is back, and when it is gone for good.
 func TestCompleteThroughIsWhole(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	stop := s.consuming()
 	defer stop()

@@ -49,6 +49,7 @@ func (s *stack) readAgain() (stop func()) {
 // replay brings it back, while the balance and verify stay right. The actor may
 // go on, and names are data.
 func TestWhatIsErasedStaysGone(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	stop := s.consuming()
 	defer func() { stop() }()
@@ -167,6 +168,7 @@ func TestErasureOfOneSource(t *testing.T) {
 // Months that retention has dropped do not return, and the sheet adds up over
 // them; a run that was cut short is finished by the next.
 func TestRetention(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	stop := s.consuming()
 	defer func() { stop() }()

@@ -10,6 +10,7 @@ import (
 // Partitions are added under load, with repeats of events from before coming in
 // after: each event is one row, and the command waits until all owners agree.
 func TestTopicsGrow(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	stop := s.consuming()
 	for i := range 200 {
@@ -65,6 +66,7 @@ func TestTopicsGrow(t *testing.T) {
 // A table is rebuilt beside the live one, killed once on the way, what the log no
 // longer has copied, and swapped; the rollups come along.
 func TestReplayIntoATable(t *testing.T) {
+	t.Parallel()
 	s, before := seeded(t)
 	stop := s.consuming()
 	for _, tt := range []struct {

@@ -34,6 +34,7 @@ func blocks(t testing.TB, name string) (kinds []string, texts []string) {
 // Every command and query of the operators' guide is run by a shell, in its order,
 // on a stack with rows missing, dead letters, and a record to be skipped.
 func TestTheOperatorsGuide(t *testing.T) {
+	t.Parallel()
 	s, _ := seeded(t)
 	s.exec("ALTER TABLE event_log DELETE WHERE actor_id = 'actor-5' SETTINGS mutations_sync = 2")
 	address, stop := s.consumingWithStatus()

@@ -136,6 +136,7 @@ func TestHistoryCutUnderAnIdleReader(t *testing.T) {
 
 // Cut twice, the second time before anything was journaled under the derived id.
 func TestHistoryCutTwice(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	l := newMemoryLog()
 	l.put(1, 0, 50)
@@ -206,6 +207,7 @@ func TestHistoryOtherRecordsThanBegunAndAMarkerAtTheEnd(t *testing.T) {
 
 // An operator sets the offset back over a cut, and the owner dies while it reads again.
 func TestHistorySetBackOverACut(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	l := newMemoryLog()
 	l.put(1, 0, 50)
@@ -298,6 +300,7 @@ func TestHistoryADeposedLeaderIsNoCut(t *testing.T) {
 // The journal has a gap before the last batch, whose intent is not closed,
 // and partitions were added.
 func TestHistoryGrownOverAnIsland(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	l := &marked{memoryLog: newMemoryLog()}
 	l.put(1, 0, 40)

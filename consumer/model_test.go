@@ -36,6 +36,7 @@ import (
 // -rapid.failfile or -rapid.seed, which it names too, run it again. What it finds
 // becomes a test in model_found_test.go.
 func TestModel(t *testing.T) {
+	t.Parallel()
 	asked := func(name, flagName, usual string) {
 		value := usual
 		if v := os.Getenv(name); v != "" {

@@ -127,6 +127,7 @@ func TestSkip(t *testing.T) {
 // Offsets set back by hand are read again and put on record, undone when nobody
 // has gone on since; set forward by Kafka's own tools they are explained.
 func TestOffsetsSetByHand(t *testing.T) {
+	t.Parallel()
 	s, before := seeded(t)
 	_, stop := s.consumingWithStatus()
 	_, said, status := s.says("offsets", "set", "--to", "earliest", "--yes")

@@ -74,6 +74,7 @@ func (s *stack) replayed(want int, args ...string) (sum replayed, stderr string)
 // A dry run names exactly what is gone and writes nothing; the run brings back
 // exactly that; another writes nothing. Each is written down.
 func TestReplayIsADiff(t *testing.T) {
+	t.Parallel()
 	s, before := seeded(t)
 	defer s.consuming()()
 	rows := s.scalar("SELECT count() FROM event_log")
@@ -116,6 +117,7 @@ func TestReplayIsADiff(t *testing.T) {
 // Of what is missing only what the filter names comes back; the rest comes by a
 // later replay, in the right order of the log.
 func TestReplayOfSomeEvents(t *testing.T) {
+	t.Parallel()
 	s, before := seeded(t)
 	defer s.consuming()()
 	s.exec("ALTER TABLE event_log DELETE WHERE actor_id IN ('actor-2', 'actor-5') SETTINGS mutations_sync = 2")
@@ -133,6 +135,7 @@ func TestReplayOfSomeEvents(t *testing.T) {
 
 // What can't be meant is refused before anything begins, and says what can.
 func TestReplayOfWhatIsNotThere(t *testing.T) {
+	t.Parallel()
 	s, _ := seeded(t)
 	id, err := s.topicID()
 	require.NoError(t, err)
@@ -168,6 +171,7 @@ func TestReplayOfWhatIsNotThere(t *testing.T) {
 // A second operator is told who runs a replay; when that one has ended without a
 // word, the next goes on.
 func TestTwoOperators(t *testing.T) {
+	t.Parallel()
 	s, _ := seeded(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	first := replay.Lease{Kind: leaseKind, Run: uuid.New(), By: "ada@home", Since: time.Now()}
@@ -190,6 +194,7 @@ func TestTwoOperators(t *testing.T) {
 // Live events are decided while a replay of everything goes on beside them, and an
 // owner that ends in the middle is followed by one that goes on.
 func TestReplayBesideLiveEvents(t *testing.T) {
+	t.Parallel()
 	s, before := seeded(t)
 	s.cfg.Batch.Rows = 40
 	stop := s.consuming()

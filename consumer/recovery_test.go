@@ -53,6 +53,7 @@ func (s *stack) resetOffsets(at int64) {
 // What an operator or a disaster does while no consumer runs, and what must be
 // there again after the next start, by itself, with no row written twice.
 func TestRestartMends(t *testing.T) {
+	t.Parallel()
 	for name, disaster := range map[string]func(s *stack){
 		"offsets set back to the start":     func(s *stack) { s.resetOffsets(0) },
 		"offsets set forward past the log":  func(s *stack) { s.resetOffsets(100_000) },
@@ -100,6 +101,7 @@ func TestRestartMends(t *testing.T) {
 
 // A replay asks the running owners, who write what is missing and only that.
 func TestReplay(t *testing.T) {
+	t.Parallel()
 	for _, running := range []bool{true, false} {
 		t.Run(fmt.Sprintf("consumer running %v", running), func(t *testing.T) {
 			s, before := seeded(t)
@@ -195,6 +197,7 @@ func TestNoPayloadStopsAPartition(t *testing.T) {
 // there before the history of the control topic had been read, and were given
 // requests whose end stood further on in it.
 func TestFinishedReplaysStayFinished(t *testing.T) {
+	t.Parallel()
 	s, _ := seeded(t)
 	stop := s.consuming()
 	tools, err := openTools(command(), s.cfg)

@@ -36,6 +36,7 @@ func (s *stack) verifiedWith(how verifying) (report, string) {
 // Each fault made by hand in the real tables, found, named, and mended: the next
 // begins from what is right.
 func TestVerifyFindsFaults(t *testing.T) {
+	t.Parallel()
 	s, right := seeded(t)
 	s.exec("CREATE TABLE rows_before AS event_log")
 	s.exec("CREATE TABLE journal_before AS journal")

@@ -116,6 +116,7 @@ func named(t testing.TB, file, said string) map[string]bool {
 // exactly what is gone, the run brings exactly that back, and another run writes
 // nothing. "make night EVENTS=" does it with a file of any size.
 func TestANightOnRealEvents(t *testing.T) {
+	t.Parallel()
 	s := newStack(t)
 	s.cfg.Topics.Partitions = 3
 	events := realEvents(t)
