@@ -49,7 +49,9 @@ type Follower struct {
 
 	mu      sync.Mutex
 	waiting int
-	view    map[int32]Commit // of the last look
+	looks   int              // begun
+	view    map[int32]Commit // of the last look that succeeded
+	seenBy  int              // which look that was
 	fresh   chan struct{}    // closed by the next look that succeeds
 }
 
@@ -86,6 +88,7 @@ func (f *Follower) Run(ctx context.Context) {
 		case <-f.wake:
 		}
 		for f.wanted() {
+			look := f.begin()
 			bounded, cancel := context.WithTimeout(ctx, lookTimeout)
 			view, err := f.source.Look(bounded)
 			cancel()
@@ -94,7 +97,7 @@ func (f *Follower) Run(ctx context.Context) {
 				return
 			case err == nil:
 				failed = false
-				f.publish(view)
+				f.publish(view, look)
 			case !failed:
 				failed = true
 				f.log.Warn("cannot see how far the consumer is; events are answered as queued", "error", err)
@@ -114,16 +117,26 @@ func (f *Follower) wanted() bool {
 	return f.waiting > 0
 }
 
-func (f *Follower) publish(view map[int32]Commit) {
+// begin counts a look, and returns which it is.
+func (f *Follower) begin() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.view = view
+	f.looks++
+	return f.looks
+}
+
+func (f *Follower) publish(view map[int32]Commit, look int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.view, f.seenBy = view, look
 	close(f.fresh)
 	f.fresh = make(chan struct{})
 }
 
-// enter makes the follower look, and returns what the next look closes.
-func (f *Follower) enter() <-chan struct{} {
+// enter makes the follower look, and returns what the next look closes, and how
+// many looks have begun already: one under way may have asked before the record
+// was there.
+func (f *Follower) enter() (fresh <-chan struct{}, before int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.waiting++
@@ -131,7 +144,7 @@ func (f *Follower) enter() <-chan struct{} {
 	case f.wake <- struct{}{}:
 	default:
 	}
-	return f.fresh
+	return f.fresh, f.looks
 }
 
 func (f *Follower) leave() {
@@ -140,17 +153,18 @@ func (f *Follower) leave() {
 	f.waiting--
 }
 
-// seen returns the last look's commits, and what the next look closes.
-func (f *Follower) seen() (map[int32]Commit, <-chan struct{}) {
+// seen returns the last look's commits, which look it was, and what the next
+// look closes.
+func (f *Follower) seen() (map[int32]Commit, int, <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.view, f.fresh
+	return f.view, f.seenBy, f.fresh
 }
 
 // Wait waits until all of ds that are queued are stored, or ctx ends, and makes
 // [delivery.Stored] the status of those that are.
 //
-// Commits that were seen before Wait began say nothing of these records: the
+// Commits that were asked for before Wait began say nothing of these records: the
 // topic may have been made again, or the log cut, since then. For the same
 // reason a partition whose log becomes another during the wait is given up.
 func (f *Follower) Wait(ctx context.Context, ds []*delivery.Delivery) {
@@ -159,7 +173,7 @@ func (f *Follower) Wait(ctx context.Context, ds []*delivery.Delivery) {
 		return
 	}
 	begun := time.Now()
-	fresh := f.enter()
+	fresh, before := f.enter()
 	defer f.leave()
 	logs := make(map[int32]uuid.UUID, len(last))
 	var view map[int32]Commit
@@ -169,7 +183,10 @@ func (f *Follower) Wait(ctx context.Context, ds []*delivery.Delivery) {
 			waiting = false
 		case <-fresh:
 			var seen map[int32]Commit
-			seen, fresh = f.seen()
+			var look int
+			if seen, look, fresh = f.seen(); look <= before {
+				continue
+			}
 			view = sameLogs(seen, logs)
 			waiting = !passed(view, last)
 		}

@@ -146,6 +146,56 @@ func TestWaitForMany(t *testing.T) {
 	})
 }
 
+// gated is a source whose every look waits for what it is to answer.
+type gated struct {
+	begun   chan struct{}
+	answers chan map[int32]Commit
+}
+
+func (s *gated) Look(ctx context.Context) (map[int32]Commit, error) {
+	s.begun <- struct{}{}
+	select {
+	case v := <-s.answers:
+		return v, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// TestLookUnderWay: a look that was under way when a wait began had asked before
+// the record was acknowledged. Between its two questions the topic may have been
+// made again, so that the commits of the earlier one, of the same name, made a
+// record "stored" that no consumer had seen. Only a look that begins later counts.
+func TestLookUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := &gated{begun: make(chan struct{}), answers: make(chan map[int32]Commit)}
+		f := New(source, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+		ctx, stop := context.WithCancel(t.Context())
+		var running, waits sync.WaitGroup
+		running.Go(func() { f.Run(ctx) })
+		first, d := queuedAt(0, 7), queuedAt(0, 7)
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		waits.Go(func() { f.Wait(short, []*delivery.Delivery{first}) })
+		<-source.begun
+		waits.Go(func() { f.Wait(short, []*delivery.Delivery{d}) })
+		synctest.Wait()
+		source.answers <- map[int32]Commit{0: at(8)}
+		<-source.begun
+		source.answers <- map[int32]Commit{0: at(7)}
+		go func() {
+			for range source.begun {
+			}
+		}()
+		waits.Wait()
+		stop()
+		running.Wait()
+		close(source.begun)
+		require.Equal(t, delivery.Stored, first.Status)
+		require.Equal(t, delivery.Queued, d.Status)
+	})
+}
+
 // TestNobodyWaits: nobody asks.
 func TestNobodyWaits(t *testing.T) {
 	follow(t, []entry{{0, map[int32]Commit{0: at(8)}, nil}}, func(t *testing.T, f *Follower, s *timeline) {
