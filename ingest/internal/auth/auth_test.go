@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"log/slog"
+	"math"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -192,6 +193,45 @@ func TestWrongFiles(t *testing.T) {
 			require.ErrorContains(t, err, r.want)
 		})
 	}
+}
+
+// TestRateIsANumber: YAML has .nan and .inf, and no comparison refuses the first:
+// a key with such a rate was let in with no limit that anyone had meant.
+func TestRateIsANumber(t *testing.T) {
+	good := "keys:\n- id: " + strings.Repeat("a", idChars) + "\n  hash: " + strings.Repeat("0", 64) + "\n  sources: [\"*\"]\n  rate: "
+	for rate, wants := range map[string]string{".nan": "rate is NaN", ".inf": "rate is +Inf", "-.inf": "rate is -Inf", "-1": "negative", "0.5": ""} {
+		file := filepath.Join(t.TempDir(), "keys.yaml")
+		require.NoError(t, os.WriteFile(file, []byte(good+rate+"\n"), 0o600))
+		_, err := ReadFile(file)
+		if wants == "" {
+			require.NoError(t, err)
+			continue
+		}
+		require.ErrorContains(t, err, wants, rate)
+	}
+}
+
+// FuzzReadFile: whatever stands in a file of keys, it is refused, or each of its
+// entries can be used: a finite rate, at least one source, one id each.
+func FuzzReadFile(f *testing.F) {
+	f.Add("keys:\n- id: " + strings.Repeat("a", idChars) + "\n  hash: " + strings.Repeat("0", 64) + "\n  sources: [\"*\"]\n  rate: .nan\n")
+	f.Add("keys: [{}]")
+	f.Add("")
+	file := filepath.Join(f.TempDir(), "keys.yaml")
+	f.Fuzz(func(t *testing.T, text string) {
+		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+		entries, err := ReadFile(file)
+		if err != nil {
+			return
+		}
+		ids := map[string]bool{}
+		for _, e := range entries {
+			require.False(t, ids[e.ID])
+			ids[e.ID] = true
+			require.NotEmpty(t, e.Sources)
+			require.True(t, e.Rate >= 0 && e.Rate < math.Inf(1))
+		}
+	})
 }
 
 // TestUpdatesAtOnce: two people add keys at the same time; none is lost, and no

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -96,6 +97,8 @@ func (e Entry) Validate() error {
 		return errors.New("hash: want 64 hexadecimal digits")
 	case len(e.Sources) == 0:
 		return errors.New("sources: want at least one, \"*\" for all")
+	case math.IsNaN(e.Rate) || math.IsInf(e.Rate, 0): // YAML has both
+		return fmt.Errorf("rate is %v, want a number of events a second, or none for no limit", e.Rate)
 	case e.Rate < 0 || e.Burst < 0 || e.BodyBytes < 0:
 		return errors.New("rate, burst and body_bytes must not be negative")
 	case e.Burst > 0 && e.Rate == 0:
