@@ -96,7 +96,7 @@ func serve(ctx context.Context, cfg config, again rereading, log *slog.Logger, l
 
 	board := health.NewBoard(log, reg)
 	pages["/health"] = board.Handler()
-	board.Add(health.Check{Name: "kafka", Probe: producer.Check, Every: cfg.Produce.ProbeInterval, Timeout: produce.CheckTimeout, Takes: true})
+	board.Add(health.Check{Name: "kafka", Probe: kept.probe(producer.Check), Every: cfg.Produce.ProbeInterval, Timeout: produce.CheckTimeout, Takes: true})
 	kept.watch(board, producer)
 	whole := complete.NewFollower(log)
 	board.Completeness(whole.Last)

@@ -82,11 +82,16 @@ func openSpool(cfg config, producer *produce.Producer, log *slog.Logger, reg *pr
 	st := store.Status()
 	log.Info("the spool is open", "dir", dir, "edge", store.Edge(), "records", st.Records, "bytes", st.Bytes, "took", time.Since(begin).Round(time.Millisecond))
 	k := &spooling{store: store, spool: spool.New(own, store, producer, log, reg), log: log}
-	k.herald = spool.NewHerald(k.spool, func(ctx context.Context, key, value []byte) error {
-		return producer.Tell(ctx, cfg.Kafka.Control, key, value)
-	}, log)
+	k.herald = spool.NewHerald(k.spool, teller(cfg, producer), log)
 	k.ctx, k.end = context.WithCancel(context.Background())
 	return k, nil
+}
+
+// teller writes to the control topic.
+func teller(cfg config, producer *produce.Producer) func(ctx context.Context, key, value []byte) error {
+	return func(ctx context.Context, key, value []byte) error {
+		return producer.Tell(ctx, cfg.Kafka.Control, key, value)
+	}
 }
 
 // before returns the log with the spool before it.
@@ -97,8 +102,8 @@ func (k *spooling) before(log delivery.Log) delivery.Log {
 	return k.spool
 }
 
-// firstLook is how long an edge that starts waits for its first sight of the log
-// before it says that it can take events, into the spool.
+// firstLook is how long an edge that starts waits for its first sight of the log,
+// and for its first watermark to stand there, before it says that it can take events, into the spool.
 const firstLook = time.Second
 
 // watch puts the spool on the board: an edge is ready while it takes events.
@@ -108,7 +113,7 @@ func (k *spooling) watch(board *health.Board, producer *produce.Producer) {
 	}
 	looked := false
 	board.Add(health.Check{Name: "spool", Takes: true, Probe: func(ctx context.Context) error {
-		for end := time.Now().Add(firstLook); !looked && producer.Ready() != nil && time.Now().Before(end); {
+		for end := time.Now().Add(firstLook); !looked && (producer.Ready() != nil || !k.spool.Announced()) && time.Now().Before(end); {
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
@@ -118,6 +123,30 @@ func (k *spooling) watch(board *health.Board, producer *produce.Producer) {
 		looked = true
 		return k.spool.Ready()
 	}})
+}
+
+// probe is check, and the first time that it finds the log well it waits for the
+// edge's watermark to stand there, so that an edge that says it is ready need not
+// spool.
+func (k *spooling) probe(check func(context.Context) error) func(context.Context) error {
+	if k == nil {
+		return check
+	}
+	found := false
+	return func(ctx context.Context) error {
+		if err := check(ctx); err != nil || found {
+			return err
+		}
+		found = true
+		for end := time.Now().Add(firstLook); !k.spool.Announced() && time.Now().Before(end); {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+		return nil
+	}
 }
 
 // run starts the drain and the herald.

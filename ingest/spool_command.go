@@ -291,6 +291,22 @@ func (t *spoolTools) open() (look func() (spool.State, error), stop func() error
 	ctx, cancel := context.WithCancel(t.ctx)
 	var running sync.WaitGroup
 	running.Go(func() { s.Run(ctx) })
+	// Nothing is drained before the edge's watermark stands.
+	herald := spool.NewHerald(s, teller(t.cfg, producer), log)
+	running.Go(func() { herald.Run(ctx) })
+	running.Go(func() { // the herald is silent until the log has been seen
+		for producer.Ready() != nil && ctx.Err() == nil {
+			bounded, done := context.WithTimeout(ctx, produce.CheckTimeout)
+			if err := producer.Check(bounded); err != nil && ctx.Err() == nil {
+				log.Warn("the log cannot be seen; trying again", "error", err)
+			}
+			done()
+			select {
+			case <-ctx.Done():
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	})
 	stop = func() error {
 		cancel()
 		bound, done := context.WithTimeout(context.WithoutCancel(t.ctx), t.cfg.Shutdown.Flush)

@@ -21,12 +21,18 @@ const (
 	retry    = time.Second
 )
 
-// Run brings what is spooled to the log, oldest first, until ctx ends; it returns
+// Run brings what is spooled to the log, oldest first, from the announcement of
+// this edge until ctx ends; it returns
 // once what it has sent is settled, at the latest when the log's client closes.
 func (s *Spool) Run(ctx context.Context) {
 	var tending sync.WaitGroup
 	tending.Go(func() { s.store.tend(ctx) })
 	defer tending.Wait()
+	select {
+	case <-ctx.Done():
+		return
+	case <-s.announced:
+	}
 	for ctx.Err() == nil {
 		c, err := s.store.Next(chunkBytes)
 		switch {
@@ -49,6 +55,9 @@ func (s *Spool) Run(ctx context.Context) {
 func (s *Spool) send(ctx context.Context, c *Chunk) {
 	if !s.pace(ctx, int(c.Bytes)) {
 		return
+	}
+	for _, r := range c.Records {
+		r.Timestamp = s.notBefore(r.Timestamp)
 	}
 	begin := time.Now()
 	errs := s.log.Deliver(c.Records)

@@ -117,6 +117,14 @@ func (w *water) leave(ticket int) {
 	w.free = append(w.free, ticket)
 }
 
+// raise makes now a moment before which nothing is received any more.
+func (w *water) raise(now time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	at := now.UnixNano() + int64(time.Millisecond) - 1
+	w.floor = max(w.floor, at-at%int64(time.Millisecond))
+}
+
 // low promises now, or the oldest on its way when that is before, in whole
 // milliseconds; it never falls.
 func (w *water) low(now time.Time) time.Time {

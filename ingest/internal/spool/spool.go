@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -33,6 +34,9 @@ type Log interface {
 // spool, and then waits for at most Config.After. One wait that ends without an
 // acknowledgement sends all who wait, and all who come, to the spool; the drain,
 // which goes on trying, ends that once the log acknowledges as soon as that again.
+//
+// Nothing goes to the log before a watermark of this edge stands there (a
+// [Herald] tells it, and must run too): until then all is spooled.
 type Spool struct {
 	cfg     Config
 	store   *Store
@@ -41,12 +45,15 @@ type Spool struct {
 	limit   *rate.Limiter
 	metrics *metrics
 
-	flow    flow
-	water   water
-	speed   speed
-	finish  chan struct{} // closed when what is left may be drained without a bound
-	trying  atomic.Bool   // one delivery tries the log while all others go to the spool
-	lastAck atomic.Int64  // of the drain, Unix nanoseconds
+	flow  flow
+	water water
+	speed speed
+	begin sync.Once // closes announced
+	// announced is closed when events may go to the log.
+	announced chan struct{}
+	finish    chan struct{} // closed when what is left may be drained without a bound
+	trying    atomic.Bool   // one delivery tries the log while all others go to the spool
+	lastAck   atomic.Int64  // of the drain, Unix nanoseconds
 
 	complaint string // the drain's last; its own
 }
@@ -56,9 +63,14 @@ func New(cfg Config, store *Store, log Log, logger *slog.Logger, reg *prometheus
 	s := &Spool{
 		cfg: cfg.complete(), store: store, log: log, logger: logger,
 		limit:  rate.NewLimiter(rate.Limit(cfg.DrainBytes), int(max(cfg.DrainBytes, chunkBytes))),
-		finish: make(chan struct{}),
+		finish: make(chan struct{}), announced: make(chan struct{}),
 	}
 	s.flow.init()
+	told := store.standing.get()
+	s.water.floor = told.floor - told.floor%int64(time.Millisecond)
+	if told.stands {
+		s.goUnannounced()
+	}
 	s.lastAck.Store(time.Now().UnixNano())
 	s.metrics = newMetrics(reg, s)
 	return s
@@ -67,13 +79,26 @@ func New(cfg Config, store *Store, log Log, logger *slog.Logger, reg *prometheus
 // errBehind marks deliveries that go to the spool without having been sent.
 var errBehind = fmt.Errorf("%w, and older events wait in the spool", delivery.ErrAway)
 
+// errUnannounced marks deliveries of an edge that its readers do not know yet.
+var errUnannounced = fmt.Errorf("%w: it holds no watermark of this edge yet", delivery.ErrAway)
+
 // Send is [delivery.Log]'s. Besides what the log answers, a delivery may be
 // Spooled: it is safe on this edge's disk. One that neither takes has the error
 // [delivery.ErrSpoolFull] in a [delivery.LaterError], or the log's.
 func (s *Spool) Send(ctx context.Context, ds []*delivery.Delivery) (settled bool) {
+	// In this order: what may go to the log is not received before the watermark
+	// that allowed it.
+	announced := s.Announced()
 	ticket := s.water.enter(ds)
 	defer s.water.leave(ticket)
-	direct, leave, trying := s.way(ds)
+	var direct []*delivery.Delivery
+	var leave <-chan struct{}
+	trying := false
+	if announced {
+		direct, leave, trying = s.way(ds)
+	} else {
+		delivery.Fail(ds, errUnannounced)
+	}
 	settled = true
 	if len(direct) > 0 {
 		begin := time.Now()

@@ -125,6 +125,7 @@ func newSpool(t *testing.T, change func(*Config)) (*Spool, *fakeLog) {
 	require.NoError(t, err)
 	log := &fakeLog{}
 	s := New(cfg, store, log, discard, prometheus.NewRegistry())
+	s.goUnannounced()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); s.Run(ctx) }()

@@ -62,6 +62,8 @@ type Store struct {
 	unsynced []*write
 	mark     *syncedMark
 
+	standing *standingNote
+
 	// The reader's own.
 	reading  *os.File
 	readFrom uint64
@@ -112,6 +114,9 @@ func Open(cfg Config, log *slog.Logger) (*Store, error) {
 func (s *Store) recover() error {
 	var err error
 	if s.edge, err = edgeName(s.cfg); err != nil {
+		return err
+	}
+	if s.standing, err = openStanding(s.cfg.Dir, s.edge); err != nil {
 		return err
 	}
 	if s.cursor, s.at, err = openCursor(s.cfg.Dir); err != nil {
@@ -184,6 +189,9 @@ func (s *Store) closeFiles() error {
 	}
 	if s.mark != nil {
 		errs = append(errs, s.mark.close())
+	}
+	if s.standing != nil {
+		errs = append(errs, s.standing.close())
 	}
 	return errors.Join(errs...)
 }

@@ -1,0 +1,194 @@
+package spool
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"sluice/ingest/internal/delivery"
+	"sluice/schemas/topic"
+)
+
+// control is the control topic: what was told, and how it answers.
+type control struct {
+	mu   sync.Mutex
+	err  error
+	told []topic.Watermark
+}
+
+func (c *control) tell(_ context.Context, key, value []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return c.err
+	}
+	w, _, err := topic.ParseWatermark(key, value)
+	c.told = append(c.told, w)
+	return err
+}
+
+func (c *control) answer(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.err = err
+}
+
+func (c *control) all() []topic.Watermark {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append([]topic.Watermark(nil), c.told...)
+}
+
+// startAnnouncing runs an edge's spool in dir as the edge does; stop ends it in
+// order, retiring it if retire is set.
+func startAnnouncing(t *testing.T, dir string, c *control) (s *Spool, log *fakeLog, stop func(retire bool)) {
+	t.Helper()
+	cfg := DefaultConfig(dir)
+	store, err := Open(cfg, discard)
+	require.NoError(t, err)
+	log = &fakeLog{}
+	s = New(cfg, store, log, discard, prometheus.NewRegistry())
+	h := NewHerald(s, c.tell, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { s.Run(ctx) })
+	telling, silence := context.WithCancel(ctx)
+	var told sync.WaitGroup
+	told.Go(func() { h.Run(telling) })
+	return s, log, func(retire bool) {
+		silence()
+		told.Wait()
+		if retire {
+			require.NoError(t, h.Retire(context.Background()))
+		}
+		cancel()
+		running.Wait()
+		require.NoError(t, store.Close())
+	}
+}
+
+func announced(t *testing.T, s *Spool) {
+	t.Helper()
+	require.Eventually(t, s.Announced, 20*time.Second, time.Millisecond)
+}
+
+// received posts one event received at that moment.
+func received(s *Spool, n int, at time.Time) *delivery.Delivery {
+	d := deliveries(n, n+1)[0]
+	d.Record.Timestamp = at
+	s.Send(context.Background(), []*delivery.Delivery{d})
+	return d
+}
+
+// TestAnnounced: an edge took events before any watermark of it stood in the
+// control topic. Who computes up to when the data is whole knew only of the other
+// edges, and could say that it is whole up to a moment after the receipt of an
+// event that was still on its way, or on this edge's disk. So nothing goes to the
+// log before the first watermark is acknowledged, and what was accepted earlier
+// counts as received then; but the edge starts, and accepts, without the log.
+func TestAnnounced(t *testing.T) {
+	c := &control{err: errors.New("no answer")}
+	s, log, stop := startAnnouncing(t, t.TempDir(), c)
+	defer func() { stop(false) }()
+	early := received(s, 1, time.Now())
+	require.NoError(t, early.Err)
+	require.Equal(t, delivery.Spooled, early.Status)
+	require.NoError(t, s.Ready())
+	require.Empty(t, log.numbers(t))
+
+	before := time.Now()
+	c.answer(nil)
+	announced(t, s)
+	drainedAll(t, s)
+	log.mu.Lock()
+	require.Len(t, log.got, 1)
+	require.False(t, log.got[0].Timestamp.Before(before), "a reader may have gone past %v", log.got[0].Timestamp)
+	log.mu.Unlock()
+	// What was on its way when it was announced, its body read before, too.
+	d := received(s, 2, before.Add(-time.Second))
+	require.Equal(t, delivery.Queued, d.Status)
+	require.False(t, d.Record.Timestamp.Before(before))
+	for _, w := range c.all() {
+		require.False(t, w.Retired)
+	}
+}
+
+// TestStands: a watermark that stands holds its readers back across a crash, so
+// the edge need not be announced again, and times stand as they are. One that has
+// retired holds nobody, and nor does one of another name.
+func TestStands(t *testing.T) {
+	dir := t.TempDir()
+	c := &control{}
+	s, _, stop := startAnnouncing(t, dir, c)
+	announced(t, s)
+	told := s.LowWater()
+	stop(false)
+
+	c.answer(errors.New("no answer"))
+	s, log, stop := startAnnouncing(t, dir, c)
+	require.True(t, s.Announced())
+	at := time.Now().Add(time.Millisecond)
+	d := received(s, 1, at)
+	require.Equal(t, delivery.Queued, d.Status)
+	require.True(t, d.Record.Timestamp.Equal(at))
+	// The clock set back between the two: what was promised stands.
+	d = received(s, 2, told.Add(-time.Hour))
+	require.False(t, d.Record.Timestamp.Before(c.all()[0].LowWater), "received before what was promised")
+	require.Equal(t, []int{1, 2}, log.numbers(t))
+	c.answer(nil)
+	stop(true)
+	all := c.all()
+	require.True(t, all[len(all)-1].Retired)
+
+	c.answer(errors.New("no answer"))
+	s, _, stop = startAnnouncing(t, dir, c)
+	require.False(t, s.Announced(), "nobody waits for an edge that has retired")
+	stop(false)
+	n, err := openStanding(dir, "another name")
+	require.NoError(t, err)
+	require.NoError(t, n.set(func(is *standing) { is.stands = true }, true))
+	require.NoError(t, n.close())
+	s, _, stop = startAnnouncing(t, dir, c)
+	require.False(t, s.Announced())
+	stop(false)
+	require.FileExists(t, filepath.Join(dir, standingFile))
+}
+
+// TestAnnouncedAfterACrash: what was accepted while no watermark stood counts as
+// received at the announcement, also when another start brings it to the log.
+func TestAnnouncedAfterACrash(t *testing.T) {
+	dir := t.TempDir()
+	c := &control{err: errors.New("no answer")}
+	s, _, stop := startAnnouncing(t, dir, c)
+	require.Equal(t, delivery.Spooled, received(s, 1, time.Now()).Status)
+	before := time.Now()
+	require.NoError(t, s.store.standing.set(func(is *standing) { is.stands, is.from = true, before.UnixNano() }, true))
+	stop(false)
+	s, log, stop := startAnnouncing(t, dir, c)
+	defer func() { stop(false) }()
+	require.False(t, s.LowWater().Before(before.Truncate(time.Millisecond)), "what counts as received then holds nobody back")
+	drainedAll(t, s)
+	log.mu.Lock()
+	defer log.mu.Unlock()
+	require.True(t, log.got[0].Timestamp.Equal(before))
+}
+
+// TestControlRefused: a log that refuses the watermarks (the topic is missing, or
+// may not be written to) must not hold the events up for good.
+func TestControlRefused(t *testing.T) {
+	c := &control{err: kerr.TopicAuthorizationFailed}
+	s, log, stop := startAnnouncing(t, t.TempDir(), c)
+	defer func() { stop(false) }()
+	announced(t, s)
+	require.Equal(t, delivery.Queued, received(s, 1, time.Now()).Status)
+	require.Equal(t, []int{1}, log.numbers(t))
+	require.False(t, s.store.standing.get().stands)
+}
