@@ -204,7 +204,7 @@ func TestACutThroughAnOpenIntent(t *testing.T) {
 	var rows []*batch.Record
 	for _, raw := range l.records {
 		r := d.Decode(raw)
-		b.Add(r)
+		b.Add(&r)
 		if raw.Offset%2 == 0 {
 			rows = append(rows, &r)
 		}

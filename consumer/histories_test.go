@@ -69,7 +69,8 @@ func (l *marked) begun(first, last int64, n int32) (in intent.Intent, token stri
 	d := batch.NewDecoder(n)
 	b := batch.New(first)
 	for _, raw := range l.records[first-l.start : last+1-l.start] {
-		b.Add(d.Decode(raw))
+		r := d.Decode(raw)
+		b.Add(&r)
 	}
 	for i := range b.Records {
 		rows = append(rows, &b.Records[i])

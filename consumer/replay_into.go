@@ -213,7 +213,7 @@ func (t *tools) rebuild(ctx context.Context, table string, r verify.Range, gone 
 					return written, err
 				}
 			}
-			b.Add(record)
+			b.Add(&record)
 		}
 	}
 	return written, flush()

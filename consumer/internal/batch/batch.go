@@ -161,10 +161,10 @@ func (b *Batch) Fits(r *Record, l Limits) bool {
 	return known || len(b.months) < l.TablePartitions
 }
 
-// Add appends r, which must have a higher offset than the last.
-func (b *Batch) Add(r Record) {
-	b.bytes += size(&r)
-	b.months[month(&r)] = struct{}{}
+// Add appends a copy of r, which must have a higher offset than the last.
+func (b *Batch) Add(r *Record) {
+	b.bytes += size(r)
+	b.months[month(r)] = struct{}{}
 	var n [20]byte
 	binary.BigEndian.PutUint64(n[:], uint64(r.Offset))
 	binary.BigEndian.PutUint64(n[8:], uint64(r.Timestamp.UnixMilli()))
@@ -172,7 +172,7 @@ func (b *Batch) Add(r Record) {
 	b.sum.Write(n[:])
 	b.sum.Write(r.Key)
 	b.sum.Write(r.Value)
-	b.Records = append(b.Records, r)
+	b.Records = append(b.Records, *r)
 }
 
 // Last is the last record's offset; First-1 of an empty batch.

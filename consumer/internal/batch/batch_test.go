@@ -44,16 +44,17 @@ func TestLimits(t *testing.T) {
 	b := batch.New(5)
 	big := at(8, january, 1000)
 	require.True(t, b.Fits(&big, l), "a batch of one breaks no limit")
-	b.Add(at(8, january, 40))
+	first := at(8, january, 40)
+	b.Add(&first)
 	second := at(9, january.AddDate(0, 1, 0), 40)
 	require.True(t, b.Fits(&second, l))
-	b.Add(second)
+	b.Add(&second)
 	third, small := at(10, january.AddDate(0, 2, 0), 1), at(10, january, 20)
 	require.False(t, b.Fits(&third, l), "a third month")
 	require.True(t, b.Fits(&small, l))
 	large := at(10, january, 21)
 	require.False(t, b.Fits(&large, l), "bytes")
-	b.Add(small)
+	b.Add(&small)
 	require.False(t, b.Fits(&small, l), "rows")
 	require.EqualValues(t, 5, b.First, "the gap before the first record lies inside")
 	require.EqualValues(t, 10, b.Last())
@@ -64,7 +65,7 @@ func TestLimits(t *testing.T) {
 func TestHash(t *testing.T) {
 	hash := func(r batch.Raw) event.Hash {
 		b := batch.New(0)
-		b.Add(batch.Record{Raw: r})
+		b.Add(&batch.Record{Raw: r})
 		return b.Hash()
 	}
 	base := batch.Raw{Offset: 1, Key: []byte("ab"), Value: []byte("c"), Timestamp: time.UnixMilli(5)}

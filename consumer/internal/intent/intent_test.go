@@ -13,7 +13,7 @@ import (
 
 func TestMetadata(t *testing.T) {
 	b := batch.New(7)
-	b.Add(batch.Record{Raw: batch.Raw{Offset: 9, Epoch: 3, Value: []byte("x")}})
+	b.Add(&batch.Record{Raw: batch.Raw{Offset: 9, Epoch: 3, Value: []byte("x")}})
 	in := intent.Of(b, uuid.UUID{1}, 12)
 	require.Less(t, len(in.Metadata()), 512, "brokers allow 4,096 bytes by default")
 	got, ours, err := intent.Parse(in.Metadata())

@@ -42,8 +42,8 @@ func readAhead(ctx context.Context, reader Reader, decoder *batch.Decoder) *ahea
 				return
 			}
 			records := make([]batch.Record, len(raws))
-			for i, raw := range raws {
-				records[i] = decoder.Decode(raw)
+			for i := range raws {
+				records[i] = decoder.Decode(raws[i])
 			}
 			select {
 			case a.chunks <- chunk{records, reader.Position()}:

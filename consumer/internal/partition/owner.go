@@ -486,7 +486,7 @@ func (o *Owner) fill(b *batch.Batch, ceiling int64) bool {
 			o.pending = o.pending[i:]
 			return true
 		}
-		b.Add(*r)
+		b.Add(r)
 		if r.Offset == ceiling {
 			o.pending = o.pending[i+1:]
 			return true

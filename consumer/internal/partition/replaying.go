@@ -169,7 +169,7 @@ func (o *Owner) mendPending(ctx context.Context, x *replaying) (records int, err
 	limits.Rows = min(limits.Rows, x.most)
 	b := batch.New(x.p.Next)
 	for len(x.pending) > 0 && x.pending[0].Offset < end && b.Fits(&x.pending[0], limits) {
-		b.Add(x.pending[0])
+		b.Add(&x.pending[0])
 		x.pending = x.pending[1:]
 	}
 	if len(b.Records) > 0 {

@@ -132,7 +132,7 @@ func (o *Owner) reread(ctx context.Context, p *Progress, last int64, report func
 					return err
 				}
 			}
-			b.Add(record)
+			b.Add(&record)
 		}
 	}
 	if err := flush(); err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 	"time"
 
@@ -165,7 +166,9 @@ var (
 // thousand expressions.
 func literals(records []*batch.Record) (ids, tuples string) {
 	var i, t strings.Builder
+	var nanos [20]byte
 	i.Grow(2 + 37*len(records))
+	t.Grow(96 * len(records))
 	i.WriteByte('\'')
 	for _, r := range records {
 		i.WriteString(r.ID.String())
@@ -174,7 +177,8 @@ func literals(records []*batch.Record) (ids, tuples string) {
 			tsv.WriteString(&t, s) //nolint:errcheck // a Builder never fails
 			t.WriteByte('\t')
 		}
-		fmt.Fprintf(&t, "%d\n", r.Event.OccurredAt.UnixNano())
+		t.Write(strconv.AppendInt(nanos[:0], r.Event.OccurredAt.UnixNano(), 10))
+		t.WriteByte('\n')
 	}
 	i.WriteByte('\'')
 	return i.String(), "'" + literal.Replace(t.String()) + "'"
