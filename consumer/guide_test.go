@@ -41,7 +41,9 @@ func TestTheOperatorsGuide(t *testing.T) {
 	bin := t.TempDir()
 	script := "#!/bin/sh\n" + asCommand + "=1 exec " + strconv.Quote(os.Args[0]) + " \"$@\"\n"
 	require.NoError(t, os.WriteFile(filepath.Join(bin, "consumer"), []byte(script), 0o755))
-	env := append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "KEY="+string(record(1, "{}").Key),
+	schemas, err := filepath.Abs(filepath.Join("..", "schemas", "jsonschema"))
+	require.NoError(t, err)
+	env := append(os.Environ(), "SLUICE_SCHEMAS_DIR="+schemas, "PATH="+bin+":"+os.Getenv("PATH"), "KEY="+string(record(1, "{}").Key),
 		"SLUICE_KAFKA_BROKERS="+strings.Join(s.cfg.Kafka.Brokers, ","), "SLUICE_CLICKHOUSE_DSN="+s.cfg.ClickHouse.DSN)
 	s.produce(&kgo.Record{Value: []byte(`{"source":"web"}`)})
 	var dead []letter

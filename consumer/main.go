@@ -83,7 +83,7 @@ configuration, or a command that could not be carried out.`,
 	root.AddCommand(configCommand(), migrateCommand(), topicsCommand(), verifyCommand(), replayCommand(), doctorCommand(), statusCommand(), edgesCommand())
 	root.AddCommand(reportCommand())
 	root.AddCommand(dlqCommand(), lagCommand(), receiptCommand(), pauseCommand(), resumeCommand(), skipCommand(), offsetsCommand())
-	root.AddCommand(eraseCommand(), retentionCommand(), grantsCommand())
+	root.AddCommand(eraseCommand(), retentionCommand(), grantsCommand(), schemaCommand())
 	return root
 }
 

@@ -114,7 +114,8 @@ func columns(name string, t Table, want Definition) *Finding {
 		}
 	}
 	for _, c := range sortedKeys(t.Columns) {
-		if _, known := want.Columns[c]; !known {
+		promoted := t.Columns[c].Kind == "MATERIALIZED" && strings.HasPrefix(t.Columns[c].Comment, schema.PromotedComment)
+		if _, known := want.Columns[c]; !known && !promoted {
 			wrong = append(wrong, c+" is none of ours")
 			mend = append(mend, fmt.Sprintf("ALTER TABLE %s DROP COLUMN %s;", name, c))
 		}

@@ -29,7 +29,7 @@ type Column struct {
 	Type string
 	// Kind is DEFAULT, MATERIALIZED, ALIAS, EPHEMERAL or "".
 	Kind, Expression string
-	TTL              string
+	TTL, Comment     string
 	// Text is the column's declaration as written, without its name.
 	Text string
 }
@@ -92,7 +92,7 @@ func (d *Definition) add(item string) error {
 	}
 	c := Column{Text: rest}
 	parts := clauses(rest, columnClauses)
-	c.Type, c.TTL = typeOf(parts[""]), parts["TTL"]
+	c.Type, c.TTL, c.Comment = typeOf(parts[""]), parts["TTL"], strings.Trim(parts["COMMENT"], "'")
 	for _, kind := range []string{"DEFAULT", "MATERIALIZED", "ALIAS", "EPHEMERAL"} {
 		if e, ok := parts[kind]; ok {
 			c.Kind, c.Expression = kind, plain(e)

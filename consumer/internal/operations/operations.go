@@ -27,6 +27,7 @@ const (
 	Skip       = "skip"
 	SetOffsets = "offsets set"
 	GrowTopic  = "topic grow"
+	Promote    = "schema promote"
 	DeadLetter = "dead letter" // what became of one of them
 )
 
