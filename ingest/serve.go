@@ -44,6 +44,18 @@ func serve(ctx context.Context, cfg config, again rereading, log *slog.Logger, l
 		return err
 	}
 	defer access.close()
+	// Before anything else is taken: a port in use is what is wrong then, and not
+	// the spool's folder, which has its name from the port.
+	events, err := service.Listen(ctx, cfg.HTTP.Address, "http.address")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = events.Close() }() // its server has closed it, unless there was none
+	admin, err := service.Listen(ctx, cfg.Admin.Address, "admin.address")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = admin.Close() }()
 	common := append(cfg.Kafka.Options(log), service.KafkaMetrics(reg, "sluice_ingest"))
 	producer, err := produce.New(cfg.producer(), log, reg, common...)
 	if err != nil {
@@ -81,14 +93,6 @@ func serve(ctx context.Context, cfg config, again rereading, log *slog.Logger, l
 	pages, err := page.Documents(schemas.OpenAPI)
 	if err != nil {
 		return errors.Join(err, stopLog())
-	}
-	events, err := service.Listen(ctx, cfg.HTTP.Address, "http.address")
-	if err != nil {
-		return errors.Join(err, stopLog())
-	}
-	admin, err := service.Listen(ctx, cfg.Admin.Address, "admin.address")
-	if err != nil {
-		return errors.Join(err, events.Close(), stopLog())
 	}
 	if listening != nil {
 		listening(events.Addr(), admin.Addr())
@@ -150,7 +154,7 @@ func serve(ctx context.Context, cfg config, again rereading, log *slog.Logger, l
 		mux.HandleFunc("GET /spool", kept.serve)
 		mux.HandleFunc("POST /schemas/reload", access.reloadSchemas)
 		// A page in a browser on this machine must not turn switches.
-		own := http.NewCrossOriginProtection().Handler(mux)
+		own := ownHost(cfg.Admin.Address, http.NewCrossOriginProtection().Handler(mux))
 		srv := &http.Server{Handler: own, ReadHeaderTimeout: cfg.HTTP.ReadHeaderTimeout}
 		return service.Serve(adminCtx, admin, srv, time.Second, log)
 	})

@@ -75,6 +75,9 @@ func openSpool(cfg config, producer *produce.Producer, log *slog.Logger, reg *pr
 	if err != nil {
 		var held *lock.HeldError
 		if errors.As(err, &held) {
+			if _, port, _ := net.SplitHostPort(cfg.HTTP.Address); port == "0" && cfg.Spool.Dir == "" {
+				return nil, fmt.Errorf("the spool %s is that of every edge with port 0, and process %d has it: give this edge a port, or a folder by spool.dir (SLUICE_SPOOL_DIR)", dir, held.PID)
+			}
 			return nil, fmt.Errorf("the spool %s belongs to process %d: stop that one, or give this edge another folder by spool.dir (SLUICE_SPOOL_DIR)", dir, held.PID)
 		}
 		return nil, err

@@ -75,6 +75,9 @@ type batch struct {
 	text   []byte // the last of texts, as far as it is used
 }
 
+// faultOverheadBytes is a fault's size without its texts.
+const faultOverheadBytes = 64
+
 // item is what became of one item: rejected when it has faults, else what its
 // delivery says.
 type item struct {
@@ -190,7 +193,17 @@ func (b *batch) add(text []byte) bool {
 	return true
 }
 
+// reject notes why the next item is refused. The texts are charged to the budget:
+// a batch of 100,000 small items can have more to be told than it says.
 func (b *batch) reject(faults ...event.Fault) {
+	n := 0
+	for i := range faults {
+		n += faultOverheadBytes + len(faults[i].Pointer) + len(faults[i].Detail) + len(faults[i].Allowed)
+	}
+	if !b.take(int64(n)) {
+		b.full = true
+		return
+	}
 	b.items = append(b.items, item{faults: faults})
 }
 
