@@ -9,6 +9,7 @@ import (
 
 	"sluice/deploy/service"
 	"sluice/deploy/service/trace"
+	"sluice/ingest/internal/admission"
 	"sluice/ingest/internal/httpapi"
 	"sluice/ingest/internal/known"
 	"sluice/ingest/internal/mode"
@@ -20,21 +21,22 @@ import (
 
 // config is all that can be configured. "help" tags are the flags' usage texts.
 type config struct {
-	HTTP     httpConfig     `mapstructure:"http"`
-	Admin    service.Admin  `mapstructure:"admin"`
-	Kafka    service.Kafka  `mapstructure:"kafka"`
-	Log      service.Log    `mapstructure:"log"`
-	GC       service.GC     `mapstructure:"gc"`
-	Limits   limitsConfig   `mapstructure:"limits"`
-	Produce  produceConfig  `mapstructure:"produce"`
-	Spool    spoolConfig    `mapstructure:"spool"`
-	Ingest   answerConfig   `mapstructure:"ingest"`
-	Known    knownConfig    `mapstructure:"known"`
-	Shutdown shutdownConfig `mapstructure:"shutdown"`
-	Trace    trace.Config   `mapstructure:"trace"`
-	Auth     authConfig     `mapstructure:"auth"`
-	Schemas  schemasConfig  `mapstructure:"schemas"`
-	Insecure bool           `mapstructure:"insecure" help:"ask for no keys, wherever http.address is"`
+	HTTP      httpConfig      `mapstructure:"http"`
+	Admin     service.Admin   `mapstructure:"admin"`
+	Kafka     service.Kafka   `mapstructure:"kafka"`
+	Log       service.Log     `mapstructure:"log"`
+	GC        service.GC      `mapstructure:"gc"`
+	Limits    limitsConfig    `mapstructure:"limits"`
+	Admission admissionConfig `mapstructure:"admission"`
+	Produce   produceConfig   `mapstructure:"produce"`
+	Spool     spoolConfig     `mapstructure:"spool"`
+	Ingest    answerConfig    `mapstructure:"ingest"`
+	Known     knownConfig     `mapstructure:"known"`
+	Shutdown  shutdownConfig  `mapstructure:"shutdown"`
+	Trace     trace.Config    `mapstructure:"trace"`
+	Auth      authConfig      `mapstructure:"auth"`
+	Schemas   schemasConfig   `mapstructure:"schemas"`
+	Insecure  bool            `mapstructure:"insecure" help:"ask for no keys, wherever http.address is"`
 }
 
 type httpConfig struct {
@@ -59,6 +61,10 @@ type limitsConfig struct {
 	FieldBytes    int           `mapstructure:"field_bytes" help:"most bytes of source, event_type, actor_id, client_event_id"`
 	MaxAhead      time.Duration `mapstructure:"max_ahead" help:"how far occurred_at may lie in the future; 0: unchecked"`
 	MaxAge        time.Duration `mapstructure:"max_age" help:"how far occurred_at may lie in the past; 0: unchecked"`
+}
+
+type admissionConfig struct {
+	Slack time.Duration `mapstructure:"slack" help:"how much longer than it must a request may take because of others before it: beyond that, new ones are refused; 0: for this none is"`
 }
 
 type answerConfig struct {
@@ -126,8 +132,9 @@ func defaults() config {
 			MaxAhead:      limits.Event.MaxAhead,
 			MaxAge:        limits.Event.MaxAge,
 		},
-		Ingest: answerConfig{Mode: string(mode.Async), SyncWait: limits.SyncWait, Group: topic.Group},
-		Known:  knownConfig{Bytes: repeats.Bytes, Age: repeats.Age},
+		Admission: admissionConfig(admission.DefaultConfig()),
+		Ingest:    answerConfig{Mode: string(mode.Async), SyncWait: limits.SyncWait, Group: topic.Group},
+		Known:     knownConfig{Bytes: repeats.Bytes, Age: repeats.Age},
 		Produce: produceConfig{
 			AckTimeout:    send.AckTimeout,
 			Linger:        send.Linger,
@@ -174,6 +181,9 @@ func (c config) validate() error {
 	}
 	if err := c.api().Validate(); err != nil {
 		return fmt.Errorf("limits: %w", err)
+	}
+	if err := admission.Config(c.Admission).Validate(); err != nil {
+		return fmt.Errorf("admission: %w", err)
 	}
 	if err := c.producer().Validate(); err != nil {
 		return fmt.Errorf("produce: %w", err)

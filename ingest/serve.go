@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 
 	"sluice/deploy/service"
 	"sluice/deploy/service/trace"
+	"sluice/ingest/internal/admission"
 	"sluice/ingest/internal/complete"
 	"sluice/ingest/internal/health"
 	"sluice/ingest/internal/httpapi"
@@ -86,6 +88,8 @@ func serve(ctx context.Context, cfg config, again rereading, log *slog.Logger, l
 	defer answers.client.Close()
 	limits := cfg.api()
 	limits.Guard = access.guard
+	limiter := admission.NewLimiter(admission.Config(cfg.Admission), reg)
+	limits.Limiter = limiter
 	api, err := httpapi.New(limits, answers.parts, log, reg)
 	if err != nil {
 		return errors.Join(err, stopLog())
@@ -134,6 +138,8 @@ func serve(ctx context.Context, cfg config, again rereading, log *slog.Logger, l
 	}
 	start(&rest, func() error { board.Run(adminCtx); return nil })
 	start(&rest, func() error { return whole.Run(adminCtx, cfg.Kafka.Control, cfg.Kafka.Options(log)...) })
+	start(&rest, func() error { limiter.Run(adminCtx); return nil })
+	start(&rest, func() error { admission.GiveBack(adminCtx, api.InFlightBytes, debug.FreeOSMemory); return nil })
 	feed := page.NewFeed(page.Source{
 		Metrics: reg, Health: board.Report, Errors: repeats.Recent, Build: build,
 		Mode: func() string { return string(answers.mode.State().Mode) },

@@ -86,7 +86,7 @@ func (s *stack) catchUp(t *table, what string, n, before int, profile string) er
 		return err
 	}
 	done0 := max(r0.journaled()-int64(before), 0)
-	profiled := s.profile(s.ctx, m, profile, s.cfg.lasting(15*time.Second))
+	profiled := s.profile(s.ctx, m.admin, profile, s.cfg.lasting(15*time.Second))
 	drained := s.drained(before+n, s.cfg.lasting(backfillBound))
 	r1, err := s.reading()
 	if err != nil {

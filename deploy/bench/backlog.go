@@ -68,7 +68,7 @@ func backlog(ctx context.Context, b *bench) (t *table, err error) {
 	if err != nil {
 		return nil, err
 	}
-	profiled := b.profile(s.ctx, m, "backlog", 20*time.Second)
+	profiled := b.profile(s.ctx, m.admin, "backlog", 20*time.Second)
 
 	// The live partition's own records, as long as there is a backlog.
 	out, sent := &sending{client: s.client}, 0

@@ -147,9 +147,9 @@ func (s *stack) reading() (r reading, err error) {
 	return r, err
 }
 
-// profile records where a consumer spends its time, for so long from now on, if
-// profiles are wanted. The channel tells when it is done.
-func (b *bench) profile(ctx context.Context, m *member, name string, lasting time.Duration) <-chan error {
+// profile records where the program of that admin address spends its time, for so
+// long from now on, if profiles are wanted. The channel tells when it is done.
+func (b *bench) profile(ctx context.Context, admin, name string, lasting time.Duration) <-chan error {
 	done := make(chan error, 1)
 	if b.cfg.profile == "" {
 		done <- nil
@@ -165,7 +165,7 @@ func (b *bench) profile(ctx context.Context, m *member, name string, lasting tim
 				return err
 			}
 			defer file.Close()
-			return get(ctx, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", m.admin, max(1, int(lasting.Seconds()))), io.Writer(file))
+			return get(ctx, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", admin, max(1, int(lasting.Seconds()))), io.Writer(file))
 		}()
 	}()
 	return done

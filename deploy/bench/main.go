@@ -55,6 +55,7 @@ type config struct {
 	partitions, members, rates []int // of the experiment inserts
 	protocols                  []string
 	kills                      int
+	factors                    []float64 // of the experiment admission
 }
 
 // The brokers there are.
@@ -89,7 +90,7 @@ func parse(args []string, getenv func(string) string) (config, error) {
 	f.Float64Var(&c.scale, "scale", 1, "times every duration and number of records: 0.05 is a quick look and measures nothing")
 	f.BoolVar(&c.json, "json", false, "print one line of JSON an experiment on standard output, the tables on standard error")
 	f.StringVar(&c.plot, "plot", "", "admission: directory for the plot, admission.svg")
-	f.StringVar(&c.profile, "profile", "", "directory for CPU profiles of the consumer, from experiments that have a busy one")
+	f.StringVar(&c.profile, "profile", "", "directory for CPU profiles: of the edge from posts and admission, of the consumer from experiments that have a busy one")
 	f.StringVar(&c.root, "root", ".", "root of the working copy")
 	f.StringVar(&c.bin, "bin", "", "directory of the binaries (default ROOT/.local/bin)")
 	f.StringArrayVar(&c.env, "env", nil, "NAME=value for the consumers, to try a setting: SLUICE_BATCH_AGE=50ms")
@@ -98,6 +99,7 @@ func parse(args []string, getenv func(string) string) (config, error) {
 	f.IntSliceVar(&c.rates, "rates", []int{100, 10_000, 0}, "inserts: records a second; 0 is as many as are taken")
 	f.StringSliceVar(&c.protocols, "protocols", []string{"classic", "broker"}, "takeover: group protocols")
 	f.IntVar(&c.kills, "kills", 5, "takeover: how often one is killed in each protocol")
+	f.Float64SliceVar(&c.factors, "factors", []float64{0.1, 0.2, 0.5, 0.8, 1, 1.5, 2, 3, 5, 10}, "admission: what is offered, in multiples of what a closed loop gets through")
 	if err := f.Parse(args); err != nil {
 		return c, err
 	}
@@ -163,7 +165,7 @@ func experiments() []experiment {
 	return []experiment{
 		{"posts", "single posts, 32 clients in a closed loop, beside what the edge stands on and replaces", posts},
 		{"steady", "single posts, 1,000 a second in an open loop", steady},
-		{"admission", "batches at a tenth to ten times of what the edge takes, in an open loop", admission},
+		{"admission", "single posts and batches at a tenth to ten times of what the edge takes, in an open loop", admission},
 		{"inserts", "INSERTs a second, parts and freshness by partitions, consumers and rate", inserts},
 		{"freshness", "from a POST to the query that sees its row, at 1,000 posts a second", freshness},
 		{"backlog", "2 million records waiting: rate, memory, and a live partition meanwhile", backlog},

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	vegeta "github.com/tsenart/vegeta/v12/lib"
@@ -249,9 +250,10 @@ func steady(ctx context.Context, b *bench) (t *table, err error) {
 	}
 	lasting := b.cfg.lasting(steadyFor)
 	b.say("steady: %d posts a second for %v", steadyRate, lasting)
-	base, n := time.Now(), 0
+	base := time.Now()
+	var sent atomic.Int64 // the workers ask at the same time
 	target := func(to *vegeta.Target) error {
-		n++
+		n := int(sent.Add(1))
 		e := s.sample.event(n, base.Add(time.Duration(n)*time.Microsecond))
 		*to = vegeta.Target{
 			Method: "POST", URL: s.edge + "/api/events", Header: map[string][]string{"Content-Type": {"application/json"}},

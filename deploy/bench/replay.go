@@ -139,7 +139,7 @@ func (b *bench) replayed(ctx context.Context, t *table, size int, posts bool, mi
 		b.say("replay: %s", name)
 		stop := m.peak()
 		defer stop()
-		profiled := b.profile(s.ctx, m, fmt.Sprintf("replay-%s-%d", name, size), 10*time.Second)
+		profiled := b.profile(s.ctx, m.admin, fmt.Sprintf("replay-%s-%d", name, size), 10*time.Second)
 		r, err := s.timed(append([]string{"replay", "--from", "earliest", "--json", "--findings", filepath.Join(s.dir, name)}, args...)...)
 		if err = errors.Join(err, <-profiled); err != nil {
 			return err

@@ -43,7 +43,8 @@ type stack struct {
 	consumers map[int]*member
 	kafka     string
 	dsn       string
-	edge      string
+	edge      string // its URL
+	edgeAdmin string // its address
 	client    *kgo.Client
 	conn      driver.Conn
 }
@@ -229,6 +230,7 @@ func (s *stack) ingest(env ...string) error {
 		return err
 	}
 	admin := local(ports[1])
+	s.edgeAdmin = admin
 	s.edge = "http://" + local(ports[0])
 	if _, err = s.launch("ingest", nil, append(env,
 		"SLUICE_KAFKA_BROKERS="+s.kafka, "SLUICE_HTTP_ADDRESS="+local(ports[0]), "SLUICE_ADMIN_ADDRESS="+admin,

@@ -45,6 +45,10 @@ type API struct {
 	decoders sync.Pool // *event.Decoder
 	memory   memory
 	ids      *requestIDs
+
+	// Refusals are made once, and known by their address.
+	memoryFull, tooBusy *problem.Error
+	drains              sync.Pool // *[drainBytes]byte
 }
 
 // New returns the interface in front of parts.
@@ -59,6 +63,9 @@ func New(cfg Config, parts Parts, logger *slog.Logger, reg *prometheus.Registry)
 		budget:  budget,
 		reader:  decode.NewReader(budget),
 		ids:     newRequestIDs(),
+
+		memoryFull: problem.New(problem.Overloaded, "the requests in flight fill the memory set aside for them; send it again later"),
+		tooBusy:    problem.New(problem.Overloaded, "more comes than is got through in time; send it again later"),
 	}, nil
 }
 
@@ -123,7 +130,11 @@ func (a *API) route(name string, h handler) gin.HandlerFunc {
 			}
 			duration.Observe(time.Since(begin).Seconds())
 		}()
-		if err := h(c.Writer, c.Request); err != nil {
+		switch err := h(c.Writer, c.Request); err {
+		case nil:
+		case a.memoryFull, a.tooBusy:
+			a.refuse(c.Writer, c.Request, err)
+		default:
 			a.give(c.Writer, err)
 		}
 	}
@@ -147,15 +158,6 @@ func (a *API) panicked(c *gin.Context, v any) {
 		panic(http.ErrAbortHandler) // the answer has begun: cut it off
 	}
 	a.give(c.Writer, problem.New(problem.Internal, "the edge's log says more"))
-}
-
-// admit refuses a request, its body unread, while nearly all of the memory for
-// requests in flight is in use: what is left is for those accepted to finish.
-func (a *API) admit() *problem.Error {
-	if a.budget.Used() < a.budget.Limit()/10*9 {
-		return nil
-	}
-	return problem.New(problem.Overloaded, "the requests in flight fill the memory set aside for them; send it again later")
 }
 
 // bodyRead lifts the bound on reading the request, which would otherwise cancel

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -103,6 +104,11 @@ func (a *API) postBatch(w http.ResponseWriter, r *http.Request) *problem.Error {
 		return perr
 	}
 	defer body.Release()
+	ticket, perr := a.enter(body)
+	if perr != nil {
+		return perr
+	}
+	defer a.cfg.Limiter.Leave(&ticket, false) // if it does not get as far as the log
 	begun, received := time.Now(), a.parts.Now()
 	a.bodyRead(w, r)
 
@@ -119,6 +125,7 @@ func (a *API) postBatch(w http.ResponseWriter, r *http.Request) *problem.Error {
 	if len(b.valid) == 0 || a.parts.Log.Send(r.Context(), b.valid) {
 		defer b.release()
 	}
+	a.cfg.Limiter.Leave(&ticket, slices.ContainsFunc(b.valid, taken))
 	prefer := preferencesOf(r.Header)
 	a.await(r, prefer, begun, b.valid)
 	result := b.result()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"sluice/ingest/internal/admission"
 	"sluice/ingest/internal/cloudevents"
 	"sluice/ingest/internal/decode"
 	"sluice/ingest/internal/guard"
@@ -30,6 +31,9 @@ type Config struct {
 	InFlightBytes int64
 	// Guard says who may send what. Default nil: everyone everything.
 	Guard *guard.Guard
+	// Limiter bounds how much is in work at a time. Default nil: memory alone
+	// does.
+	Limiter *admission.Limiter
 	// SyncWait is how long an answer waits at most for its events to be stored,
 	// in sync mode or as a request prefers; after it they are answered as what
 	// they are by then. At least 1s. Default 5s.

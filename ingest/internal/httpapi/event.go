@@ -53,6 +53,11 @@ func (a *API) postEvent(w http.ResponseWriter, r *http.Request) *problem.Error {
 		return perr
 	}
 	defer body.Release()
+	ticket, perr := a.enter(body)
+	if perr != nil {
+		return perr
+	}
+	defer a.cfg.Limiter.Leave(&ticket, false) // if it does not get as far as the log
 	begun, received := time.Now(), a.parts.Now()
 	a.bodyRead(w, r)
 
@@ -84,6 +89,7 @@ func (a *API) postEvent(w http.ResponseWriter, r *http.Request) *problem.Error {
 	if a.parts.Log.Send(r.Context(), s.deliveries[:]) {
 		defer a.singles.Put(s) // else someone still holds its memory
 	}
+	a.cfg.Limiter.Leave(&ticket, taken(&s.delivery))
 	if err := s.delivery.Err; err != nil {
 		return a.sendProblem(err)
 	}

@@ -28,6 +28,8 @@ type metrics struct {
 	faults   map[event.FaultKind]prometheus.Counter
 	problems map[*problem.Kind]prometheus.Counter
 	panics   prometheus.Counter
+
+	memoryFull prometheus.Counter
 }
 
 func newMetrics(reg *prometheus.Registry, budget *decode.Budget) *metrics {
@@ -61,6 +63,10 @@ func newMetrics(reg *prometheus.Registry, budget *decode.Budget) *metrics {
 			Name: "sluice_ingest_panics_total",
 			Help: "Handlers that panicked.",
 		}),
+		memoryFull: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "sluice_ingest_admission_memory_full_total",
+			Help: "Posts refused because the requests in flight held nine tenths of the memory set aside for them.",
+		}),
 	}
 	statuses := map[int]bool{200: true, 202: true, 207: true}
 	for _, k := range problem.Table() {
@@ -80,7 +86,7 @@ func newMetrics(reg *prometheus.Registry, budget *decode.Budget) *metrics {
 	for _, k := range event.FaultKinds() {
 		m.faults[k] = faults.WithLabelValues(string(k))
 	}
-	reg.MustRegister(requests, duration, events, faults, problems, m.panics,
+	reg.MustRegister(requests, duration, events, faults, problems, m.panics, m.memoryFull,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "sluice_ingest_in_flight_bytes",
 			Help: "Bytes held by the requests in flight.",

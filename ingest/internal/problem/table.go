@@ -115,7 +115,7 @@ var (
 	}
 	Overloaded = &Kind{
 		Name: "overloaded", Status: http.StatusServiceUnavailable,
-		Title:     "The memory for requests in flight is in use",
+		Title:     "The edge has as much to do as it gets done in time",
 		Retryable: true, RetryAfter: time.Second,
 	}
 	Stopping = &Kind{

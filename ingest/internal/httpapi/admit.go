@@ -1,0 +1,76 @@
+package httpapi
+
+import (
+	"net/http"
+
+	"sluice/ingest/internal/admission"
+	"sluice/ingest/internal/decode"
+	"sluice/ingest/internal/delivery"
+	"sluice/ingest/internal/problem"
+)
+
+// admit refuses a request while nearly all of the memory for requests in flight is
+// in use, or as much is inside as is got through in time: what is left is for those
+// accepted to finish. It is asked before the body is read, and again after that:
+// many may have been reading.
+func (a *API) admit() *problem.Error {
+	switch {
+	case a.budget.Used() >= a.budget.Limit()/10*9:
+		a.metrics.memoryFull.Inc()
+		return a.memoryFull
+	case a.cfg.Limiter.Full():
+		return a.tooBusy
+	}
+	return nil
+}
+
+// InFlightBytes is what the requests in flight hold now.
+func (a *API) InFlightBytes() int64 { return a.budget.Used() }
+
+// enter lets a request in whose body has been read.
+func (a *API) enter(body *decode.Body) (admission.Ticket, *problem.Error) {
+	if perr := a.admit(); perr != nil {
+		return admission.Ticket{}, perr
+	}
+	return a.cfg.Limiter.Enter(int64(len(body.Bytes()))), nil
+}
+
+// taken tells whether the log or the spool has taken d just now.
+func taken(d *delivery.Delivery) bool { return d.Err == nil && !d.Repeat }
+
+const (
+	// drainBytes is how much of a refused body is read at a time.
+	drainBytes = 64 << 10
+	// drainMost is the largest body that is read to keep the connection, as
+	// net/http has it; before a larger one it is closed.
+	drainMost = 256 << 10
+)
+
+// refuse answers before what is left of the body is read, which net/http does
+// first by itself: a client that is slow to send, or has much to send, is told at
+// once.
+func (a *API) refuse(w http.ResponseWriter, r *http.Request, err *problem.Error) {
+	c := http.NewResponseController(w)
+	sends := r.ProtoMajor == 1 && r.ContentLength > 0 && r.ContentLength <= drainMost && r.Header["Expect"] == nil
+	if !sends || c.EnableFullDuplex() != nil {
+		a.give(w, err)
+		return
+	}
+	a.give(w, err)
+	if c.Flush() != nil {
+		return // the client has left
+	}
+	// Not left to net/http, which begins to wait for the next request while it
+	// still reads this one's body, and gives up the connection for it
+	// (golang/go#68560).
+	buf, ok := a.drains.Get().(*[drainBytes]byte)
+	if !ok {
+		buf = new([drainBytes]byte)
+	}
+	defer a.drains.Put(buf)
+	for {
+		if _, err := r.Body.Read(buf[:]); err != nil {
+			return
+		}
+	}
+}
