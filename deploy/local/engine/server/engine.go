@@ -1,8 +1,10 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	_ "embed"
+	"encoding/xml"
 	"fmt"
 	"maps"
 	"os"
@@ -55,7 +57,18 @@ func openEngine(library, data string) (*engine, error) {
 		return nil, fmt.Errorf("data directory of the engine: %w", err)
 	}
 	file := filepath.Join(data, "config.xml")
-	if err := os.WriteFile(file, config, 0o644); err != nil {
+	text := config
+	// Without users.xml in the data directory the one user may do everything. It is
+	// the only source of rights that the engine has: no statement adds to them.
+	users := filepath.Join(data, "users.xml")
+	if _, err := os.Stat(users); err == nil {
+		var path bytes.Buffer
+		if err := xml.EscapeText(&path, []byte(users)); err != nil {
+			return nil, fmt.Errorf("configuration of the engine: %w", err)
+		}
+		text = fmt.Appendf(nil, "<clickhouse>\n    <users_config>%s</users_config>\n</clickhouse>\n", &path)
+	}
+	if err := os.WriteFile(file, text, 0o644); err != nil {
 		return nil, fmt.Errorf("configuration of the engine: %w", err)
 	}
 	lib, err := chdb.Load(library)
