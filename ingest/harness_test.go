@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -101,7 +102,11 @@ func launchReloading(t testing.TB, brokers []string, change func(*config), again
 	e.client = &http.Client{Transport: judge{t, &http.Transport{MaxIdleConnsPerHost: 64, ExpectContinueTimeout: time.Second}}}
 	listening := make(chan struct{})
 	go func() {
-		logger := slog.New(slog.NewTextHandler(e.log, nil))
+		level := slog.LevelDebug // what is looked through for secrets below
+		if _, bench := t.(*testing.B); bench {
+			level = slog.LevelInfo
+		}
+		logger := slog.New(slog.NewTextHandler(e.log, &slog.HandlerOptions{Level: level}))
 		e.ended <- serve(ctx, cfg, again, logger, func(events, admin net.Addr) {
 			e.address = events.String()
 			e.url, e.admin = "http://"+events.String(), "http://"+admin.String()
@@ -120,12 +125,22 @@ func launchReloading(t testing.TB, brokers []string, change func(*config), again
 		if err, open := <-e.ended; open && err != nil {
 			t.Errorf("the edge did not stop in order: %v", err)
 		}
+		for line := range strings.Lines(e.log.String()) {
+			if secrets.MatchString(line) {
+				t.Errorf("a key or a part of an event is in the edge's log: %s", line)
+			}
+		}
 		if t.Failed() {
 			t.Logf("the edge's log:\n%s", e.log)
 		}
 	})
 	return e
 }
+
+// secrets is what no line of any edge's log may hold, at any level: a key's text,
+// a credential, or what only events have: a member with its quotes, as text or
+// quoted again by the log, or the tuple that the tests post.
+var secrets = regexp.MustCompile(`sluice_[0-9A-Za-z]+_[0-9A-Za-z_-]{20,}|Bearer |\\?"(payload|actor_id|occurred_at)\\?"\s*:|app:click:`)
 
 // wait waits for the edge to end by itself or after stop.
 func (e *edge) wait(t testing.TB) error {

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -341,6 +342,17 @@ func TestHeaderBounds(t *testing.T) {
 	many := "GET /healthz HTTP/1.1\r\nHost: x\r\n" + strings.Repeat("A: b\r\n", 20_000) + "\r\n"
 	require.Equal(t, []int{http.StatusRequestHeaderFieldsTooLarge}, e.raw(t, many))
 	e.stillServes(t)
+}
+
+// TestSecrets: what every edge's log is looked through for is found in a line of
+// it, as the log quotes it.
+func TestSecrets(t *testing.T) {
+	_, key := addKey(t, t.TempDir()+"/keys.yaml", "--source", "app")
+	for _, secret := range []string{key, "Authorization: Bearer x", with("payload", `{"a":1}`), "app:click:u1:2026-01-02T03:04:05.000000000Z"} {
+		log := new(lockedBuffer)
+		slog.New(slog.NewTextHandler(log, nil)).Info("x", "about", secret)
+		require.Regexp(t, secrets, log.String())
+	}
 }
 
 // TestNoSecretsInTheLog: whatever strangers and friends send, neither payloads nor
