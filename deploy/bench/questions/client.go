@@ -75,7 +75,7 @@ func (c client) exec(ctx context.Context, statement string) error {
 
 // migrate makes the tables that Sluice has.
 func (c client) migrate(ctx context.Context) error {
-	if err := (client{c.url, "default"}).exec(ctx, "CREATE DATABASE "+c.database); err != nil {
+	if err := (client{c.url, "default"}).exec(ctx, "CREATE DATABASE IF NOT EXISTS "+c.database); err != nil {
 		return err
 	}
 	migrations, err := schema.Migrations()

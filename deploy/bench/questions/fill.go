@@ -28,12 +28,22 @@ const chunk = 2_500_000
 // traffic rises and falls with the hour; 3 % of the events are received late, by
 // minutes to three weeks.
 func fill(ctx context.Context, c client, rows int, now time.Time, tell func(done int)) error {
+	done, err := resume(ctx, c, rows)
+	if err != nil {
+		return err
+	}
 	// Merges would build every projection again and again.
 	if err := c.exec(ctx, "SYSTEM STOP MERGES event_log"); err != nil {
 		return err
 	}
 	start := now.AddDate(0, 0, -days)
-	for from := 0; from < rows; from += chunk {
+	if done > 0 { // it may have been cut short between its rows and its journal
+		if err := journal(ctx, c, done-chunk, chunk); err != nil {
+			return err
+		}
+		tell(done)
+	}
+	for from := done; from < rows; from += chunk {
 		n := min(chunk, rows-from)
 		if err := c.exec(ctx, fmt.Sprintf(`
 INSERT INTO event_log (event_id, client_event_id, source, event_type, actor_id, occurred_at, payload_text, payload_hash, received_at, inserted_at, topic_id, partition, offset, record_timestamp)
@@ -59,18 +69,42 @@ SETTINGS max_insert_threads = 1, max_threads = 2, min_insert_block_size_rows = %
 			from, n, rows, days, start.UnixMilli(), sources, types, actors, chunk)); err != nil {
 			return fmt.Errorf("rows %d to %d: %w", from, from+n-1, err)
 		}
-		if err := c.exec(ctx, fmt.Sprintf(`
-INSERT INTO journal (topic_id, topic, partition, entry, offset, last_offset, fate, records, event_id, source, event_type, actor_id, occurred_at, payload_text, payload_hash, record_timestamp)
-SELECT topic_id, 'events', partition, 'fate', 1000000000 + offset, 1000000000 + offset, if(intHash64(offset) %% %[4]d < %[3]d, 'conflict', 'duplicate'), 1,
-    event_id, source, event_type, actor_id, occurred_at, if(intHash64(offset) %% %[4]d < %[3]d, '{"other":true}', ''), reinterpretAsFixedString(toUInt128(offset)), record_timestamp
-FROM event_log WHERE offset >= %[1]d AND offset < %[2]d AND intHash64(offset) %% %[4]d < %[5]d`,
-			from/12, (from+n+11)/12, 1, conflictEvery, conflictEvery/repeatEvery)); err != nil {
-			return fmt.Errorf("the journal of rows %d to %d: %w", from, from+n-1, err)
+		if err := journal(ctx, c, from, n); err != nil {
+			return err
 		}
 		tell(from + n)
 	}
 	through := now.Add(-40 * time.Minute)
 	return c.exec(ctx, fmt.Sprintf(`INSERT INTO completeness (topic_id, complete_through, held_by, edges) SELECT toUUID('00000000-0000-0000-0000-000000000001'), fromUnixTimestamp64Milli(%d, 'UTC'), 'edge-1', 3`, through.UnixMilli()))
+}
+
+// resume tells how many rows of whole chunks an earlier run left, and takes away what
+// it left of a chunk beyond them.
+func resume(ctx context.Context, c client, rows int) (done int, err error) {
+	var have struct {
+		Rows int `json:",string"`
+	}
+	if err := c.one(ctx, "SELECT count() AS Rows FROM event_log", &have); err != nil || have.Rows == 0 {
+		return 0, err
+	}
+	done = min(have.Rows, rows) / chunk * chunk
+	if err := c.exec(ctx, fmt.Sprintf("ALTER TABLE event_log DELETE WHERE offset * 12 + partition >= %d SETTINGS mutations_sync = 2", done)); err != nil {
+		return 0, fmt.Errorf("taking away the last, unfinished chunk: %w", err)
+	}
+	return done, nil
+}
+
+// journal writes what was repeated of n rows; again, it changes nothing.
+func journal(ctx context.Context, c client, from, n int) error {
+	if err := c.exec(ctx, fmt.Sprintf(`
+INSERT INTO journal (topic_id, topic, partition, entry, offset, last_offset, fate, records, event_id, source, event_type, actor_id, occurred_at, payload_text, payload_hash, record_timestamp)
+SELECT topic_id, 'events', partition, 'fate', 1000000000 + offset, 1000000000 + offset, if(intHash64(offset) %% %[4]d < %[3]d, 'conflict', 'duplicate'), 1,
+    event_id, source, event_type, actor_id, occurred_at, if(intHash64(offset) %% %[4]d < %[3]d, '{"other":true}', ''), reinterpretAsFixedString(toUInt128(offset)), record_timestamp
+FROM event_log WHERE offset >= %[1]d AND offset < %[2]d AND intHash64(offset) %% %[4]d < %[5]d`,
+		from/12, (from+n+11)/12, 1, conflictEvery, conflictEvery/repeatEvery)); err != nil {
+		return fmt.Errorf("the journal of rows %d to %d: %w", from, from+n-1, err)
+	}
+	return nil
 }
 
 // settle lets the engine merge for at most wait, and tells how many parts there

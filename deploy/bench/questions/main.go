@@ -81,7 +81,7 @@ func parse(args []string, getenv func(string) string) (config, error) {
 	f.IntVar(&c.rows, "rows", c.rows, "rows to generate (ROWS)")
 	f.IntVar(&c.runs, "runs", c.runs, "how often each question is asked; the scan a third as often (RUNS)")
 	f.BoolVar(&c.json, "json", false, "print one line of JSON a question on standard output, the table on standard error")
-	f.StringVar(&c.keep, "keep", "", "a directory to keep the data in, and to find it in")
+	f.StringVar(&c.keep, "keep", "", "a directory to keep the data in, and to find it in; a run that was cut short goes on from its last whole chunk")
 	f.DurationVar(&c.settle, "settle", 0, "how long parts may be merged after the last row (default: they stay as they were written)")
 	f.StringVar(&c.root, "root", ".", "root of the working copy")
 	if err := f.Parse(args); err != nil {
@@ -104,6 +104,7 @@ const bytesPerRow = 240
 func run(ctx context.Context, cfg config, out, words io.Writer) (err error) {
 	dir := cfg.keep
 	there := false
+	began := func() string { return filepath.Join(dir, "began") }
 	if dir == "" {
 		parent := filepath.Join(cfg.root, ".local")
 		if err := os.MkdirAll(parent, 0o755); err != nil {
@@ -123,7 +124,12 @@ func run(ctx context.Context, cfg config, out, words io.Writer) (err error) {
 			return err
 		}
 	}
-	if !there {
+	// A run that was cut short left the time that its rows end at.
+	left, err := os.ReadFile(began())
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if !there && len(left) == 0 {
 		if err := room(dir, uint64(cfg.rows)*bytesPerRow, words); err != nil {
 			return err
 		}
@@ -136,14 +142,19 @@ func run(ctx context.Context, cfg config, out, words io.Writer) (err error) {
 	b := bench{client: client{url, "sluice"}, cfg: cfg, words: words}
 	now := time.Now().UTC().Truncate(time.Minute)
 	if there {
-		text, err := os.ReadFile(filepath.Join(dir, "filled"))
-		if err != nil {
+		if left, err = os.ReadFile(filepath.Join(dir, "filled")); err != nil {
 			return err
 		}
-		if now, err = time.Parse(time.RFC3339, strings.TrimSpace(string(text))); err != nil {
+	}
+	if len(left) > 0 {
+		if now, err = time.Parse(time.RFC3339, strings.TrimSpace(string(left))); err != nil {
 			return err
 		}
-	} else {
+	}
+	if !there {
+		if err := os.WriteFile(began(), []byte(now.Format(time.RFC3339)), 0o644); err != nil {
+			return err
+		}
 		if err := b.prepare(ctx, now); err != nil {
 			return err
 		}
