@@ -27,7 +27,7 @@ func demoEvents(t testing.TB) []*kgo.Record {
 	t.Helper()
 	file, err := os.Open(filepath.Join("..", "deploy", "demo", "sample.ndjson.gz"))
 	require.NoError(t, err)
-	defer file.Close() //nolint:errcheck // it is only read
+	defer file.Close()
 	plain, err := gzip.NewReader(file)
 	require.NoError(t, err)
 	received := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
@@ -64,7 +64,7 @@ func asked(ctx context.Context, base, query string, settings ...string) (string,
 	if err != nil {
 		return "", err
 	}
-	defer resp.Body.Close() //nolint:errcheck // it is only read
+	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = fmt.Errorf("status %d: %s", resp.StatusCode, text)
