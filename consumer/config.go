@@ -52,6 +52,9 @@ type config struct {
 	Retention struct {
 		Keep time.Duration `mapstructure:"keep" help:"what \"consumer retention\" keeps when it is given no time; 0: it must be given one"`
 	} `mapstructure:"retention"`
+	Status struct {
+		Edges []string `mapstructure:"edges" help:"admin addresses of edges, host:port, that \"consumer status\" asks too; empty: none"`
+	} `mapstructure:"status"`
 	Doctor doctor.Config `mapstructure:"doctor"`
 	Trace  trace.Config  `mapstructure:"trace"`
 }

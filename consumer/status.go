@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -36,7 +34,8 @@ func statusCommand() *cobra.Command {
 		Short: "Show where every partition stands, who owns it, and what holds it up",
 		Long: `status shows, for every partition, the log's start and end, the journal's end and
 how many offsets it lies behind, the group's commit and whose it is, what its
-owner is at, and the balance's difference; then the doctor's summary.
+owner is at, and the balance's difference; then the edges named by status.edges,
+and the doctor's summary.
 
   commit    closed (ours, nothing is being written), open (ours, a batch is), reread
             (ours, a range is compared again), foreign (an operator's or a tool's: the
@@ -83,7 +82,9 @@ type status struct {
 	// Members are those of the group, by instance id or client id and host.
 	Members    []string          `json:"members"`
 	Partitions []partitionStatus `json:"partitions"`
-	Doctor     string            `json:"doctor"`
+	// Edges are those of status.edges.
+	Edges  []edgeHealth `json:"edges"`
+	Doctor string       `json:"doctor"`
 	// CompleteThrough is up to when the data is proved whole; HeldBy the edge
 	// whose low-water mark that is. Absent while nothing is proved.
 	CompleteThrough *time.Time `json:"complete_through,omitempty"`
@@ -140,6 +141,7 @@ func (t *tools) status(ctx context.Context, addresses []string) status {
 	var asking sync.WaitGroup
 	var report doctor.Report
 	asking.Go(func() { report = doctor.Judge(setup, doctor.Gather(ctx, setup, t.store.Conn(), t.kafka.Admin())) })
+	asking.Go(func() { s.Edges = askEdges(ctx, t.cfg.Status.Edges) })
 	said := make([]monitor.Status, len(addresses))
 	silent := make([]error, len(addresses))
 	for i, address := range addresses {
@@ -160,6 +162,7 @@ func (t *tools) status(ctx context.Context, addresses []string) status {
 		s.Problems = append(s.Problems, err.Error())
 	}
 	s.judge(heard, addresses, silent)
+	s.judgeEdges()
 	s.OK = len(s.Problems) == 0 && len(s.Errors) == 0
 	return s
 }
@@ -355,29 +358,10 @@ func (s *status) askOldest(ctx context.Context, t *tools) {
 // memberStatus asks a member's admin port.
 func memberStatus(ctx context.Context, address string) (monitor.Status, error) {
 	var st monitor.Status
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return st, err
-	}
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "127.0.0.1"
-	}
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/status", nil)
-	if err != nil {
-		return st, err
-	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	res, err := client.Do(req)
-	if err != nil {
-		return st, err
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		return st, fmt.Errorf("/status answers %s", res.Status)
-	}
-	return st, json.NewDecoder(io.LimitReader(res.Body, 8<<20)).Decode(&st)
+	_, err := ask(ctx, address, "/status", &st)
+	return st, err
 }
 
 // merge puts what the members said of their partitions beside the rest, and
@@ -463,7 +447,9 @@ func (s status) write(w io.Writer, asJSON bool) error {
 	if s.CompleteThrough != nil {
 		fmt.Fprintf(w, "\ncomplete through %s, by the edge %s (\"consumer edges list\" names all)\n", s.CompleteThrough.UTC().Format("2006-01-02T15:04:05.000Z"), s.HeldBy)
 	}
-	fmt.Fprintf(w, "\ndoctor: %s\n", s.Doctor)
+	fmt.Fprintln(w)
+	s.writeEdges(w)
+	fmt.Fprintf(w, "doctor: %s\n", s.Doctor)
 	for _, p := range s.Problems {
 		fmt.Fprintf(w, "attention: %s\n", p)
 	}

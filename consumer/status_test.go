@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -125,6 +126,39 @@ func TestStatus(t *testing.T) {
 	require.Nil(t, blind.Partitions[0].JournalEnd)
 	require.Contains(t, blind.Doctor, "ClickHouse could not be asked")
 	s.engine.Restart()
+}
+
+// One screen shows the edges too, those that do not answer first of all.
+func TestStatusOfEdges(t *testing.T) {
+	answers := func(health, spool string) string {
+		mux := http.NewServeMux()
+		mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, health) })
+		if spool != "" {
+			mux.HandleFunc("GET /spool", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, spool) })
+		}
+		server := httptest.NewServer(mux)
+		t.Cleanup(server.Close)
+		return strings.TrimPrefix(server.URL, "http://")
+	}
+	up := answers(`{"status":"up","ready":true,"checks":[{"name":"kafka","status":"up"}]}`, "")
+	spools := answers(`{"status":"degraded","ready":true,"checks":[{"name":"kafka","status":"down","error":"gone"}]}`, `{"records":7,"bytes":900}`)
+	full := answers(`{"status":"down","ready":false,"reason":"spool: full","checks":[]}`, `{"records":9}`)
+	nonsense := answers(`<html>`, "")
+	s := status{Edges: askEdges(t.Context(), []string{up, spools, full, nobody, nonsense, "no address"})}
+	s.judgeEdges()
+	problems, notes := strings.Join(s.Problems, "\n"), strings.Join(s.Notes, "\n")
+	require.NotContains(t, problems+notes, up)
+	require.Contains(t, problems, spools+" is degraded: kafka is down: gone")
+	require.Contains(t, notes, spools+" has 7 records (900 bytes)")
+	require.Contains(t, problems, full+" takes no events: spool: full")
+	require.Contains(t, problems, nobody+" does not answer")
+	require.Contains(t, problems, nonsense+" does not answer: what /health answers can't be read")
+	require.Contains(t, problems, "no address does not answer")
+	var out strings.Builder
+	s.writeEdges(&out)
+	require.Contains(t, out.String(), "edge "+up+": up, 0 records spooled\n")
+	require.Contains(t, out.String(), "edge "+nobody+": ?,")
+	require.Empty(t, askEdges(t.Context(), nil))
 }
 
 func TestCommitIs(t *testing.T) {

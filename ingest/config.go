@@ -158,7 +158,7 @@ func load(cmd *cobra.Command, environ []string) (config, error) {
 		Flags:   cmd.Flags(),
 		Environ: environ,
 		// The consumer's sections.
-		Foreign: []string{"clickhouse", "batch", "group", "topics", "index", "budget", "doctor", "retention"},
+		Foreign: []string{"clickhouse", "batch", "group", "topics", "index", "budget", "doctor", "retention", "status"},
 	})
 	if err != nil {
 		return cfg, err

@@ -153,6 +153,7 @@ func (c *config) ingestEnv() []string {
 func (c *config) consumerEnv() []string {
 	return append(c.sharedEnv(),
 		"SLUICE_ADMIN_ADDRESS="+c.consumerAdmin.address(),
+		"SLUICE_STATUS_EDGES="+c.ingestAdmin.address(),
 		"SLUICE_CLICKHOUSE_DSN=http://"+c.clickhouse.address()+"/sluice",
 		"SLUICE_TOPICS_PARTITIONS="+strconv.Itoa(c.partitions))
 }
