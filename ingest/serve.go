@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -139,7 +138,7 @@ func serve(ctx context.Context, cfg config, again rereading, log *slog.Logger, l
 	start(&rest, func() error { board.Run(adminCtx); return nil })
 	start(&rest, func() error { return whole.Run(adminCtx, cfg.Kafka.Control, cfg.Kafka.Options(log)...) })
 	start(&rest, func() error { limiter.Run(adminCtx); return nil })
-	start(&rest, func() error { admission.GiveBack(adminCtx, api.InFlightBytes, debug.FreeOSMemory); return nil })
+	start(&rest, func() error { admission.GiveBack(adminCtx, api.InFlightBytes); return nil })
 	feed := page.NewFeed(page.Source{
 		Metrics: reg, Health: board.Report, Errors: repeats.Recent, Build: build,
 		Mode: func() string { return string(answers.mode.State().Mode) },

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"sluice/schemas/event"
@@ -43,6 +44,7 @@ type offered struct {
 	goodput                float64 // accepted requests a second
 	refused, other, unsent float64 // shares
 	p95, p99, refP95, late time.Duration
+	loadCores, edgeCores   float64 // what the load and the edge took of the machine
 }
 
 // admission finds what the edge takes in a closed loop, then offers it a tenth of
@@ -62,7 +64,7 @@ func admission(ctx context.Context, b *bench) (t *table, err error) {
 		column{"form", "form", "%s"}, column{"factor", "times capacity", "%.1f"}, column{"asked", "asked/s", "%.0f"}, column{"sent", "sent/s", "%.0f"},
 		column{"goodput", "accepted/s", "%.0f"}, column{"of_peak", "of the peak", "%.2f"}, column{"refused", "refused", "%.2f"}, column{"unanswered", "no answer", "%.2f"},
 		column{"p95_ms", "P95 ms", "%.1f"}, column{"p99_ms", "P99 ms", "%.1f"}, column{"refused_p95_ms", "refusal P95 ms", "%.1f"},
-		column{"late_p95_ms", "sent late P95 ms", "%.1f"}, column{"rss_mib", "edge MiB", "%d"},
+		column{"late_p95_ms", "sent late P95 ms", "%.1f"}, column{"load_cores", "cores: load", "%.2f"}, column{"edge_cores", "edge", "%.2f"}, column{"rss_mib", "edge MiB", "%d"},
 	)
 	var plots []string
 	for k, form := range admissionForms() {
@@ -76,12 +78,22 @@ func admission(ctx context.Context, b *bench) (t *table, err error) {
 			l.forms = append(l.forms, newForm(form.path, form.media, base, events))
 		}
 		offer := func(rate float64) (o offered, err error) {
+			own, theirs, began := ownCPU(), time.Duration(0), time.Now()
+			if theirs, _, err = edge.used(); err != nil {
+				return o, err
+			}
 			all, unsent, err := l.run(ctx, rate, lasting)
 			if err != nil {
 				return o, err
 			}
 			l.first += (len(all) + unsent) * form.events
-			return sum(all, unsent, lasting), nil
+			took, now := time.Since(began).Seconds(), time.Duration(0)
+			if now, _, err = edge.used(); err != nil {
+				return o, err
+			}
+			o = sum(all, unsent, lasting)
+			o.loadCores, o.edgeCores = (ownCPU()-own).Seconds()/took, (now-theirs).Seconds()/took
+			return o, nil
 		}
 		profiled := b.profile(ctx, s.edgeAdmin, "edge-"+form.name, lasting)
 		_, err := offer(0) // warms it up
@@ -113,7 +125,7 @@ func admission(ctx context.Context, b *bench) (t *table, err error) {
 		peak := slices.MaxFunc(all, func(a, b offered) int { return int(a.goodput - b.goodput) }).goodput
 		ms := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 		for i, o := range all {
-			t.add(form.name, o.factor, o.asked, o.sent, o.goodput, o.goodput/peak, o.refused, o.other, ms(o.p95), ms(o.p99), ms(o.refP95), ms(o.late), memory[i])
+			t.add(form.name, o.factor, o.asked, o.sent, o.goodput, o.goodput/peak, o.refused, o.other, ms(o.p95), ms(o.p99), ms(o.refP95), ms(o.late), o.loadCores, o.edgeCores, memory[i])
 		}
 		t.note("%s: capacity is what %d clients get through in a closed loop, %.0f a second.", form.name, form.clients, capacity)
 		plots = append(plots, admissionPlot(form.name, all, capacity, float64(k)*plotHeight))
@@ -124,6 +136,15 @@ func admission(ctx context.Context, b *bench) (t *table, err error) {
 		err = os.WriteFile(filepath.Join(b.cfg.plot, "admission.svg"), plotFile(plots), 0o644)
 	}
 	return t, err
+}
+
+// ownCPU is the time that this process has taken, in the system, too.
+func ownCPU() time.Duration {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0 // it cannot fail for ourselves
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // sum puts together what became of the requests of one rate.

@@ -156,12 +156,12 @@ func TestFrozenLogIsNotOverload(t *testing.T) {
 // taken.
 func TestIdleEdgeTakesABurst(t *testing.T) {
 	inWorld(t, 300, 50e6, 3*time.Millisecond, func(w *world) {
-		for range 400 {
+		for range 300 {
 			require.False(t, w.l.Full())
 			w.wg.Go(w.post)
 		}
 		time.Sleep(time.Minute)
-		for range 400 {
+		for range 300 {
 			require.False(t, w.l.Full())
 			w.wg.Go(w.post)
 		}
@@ -221,7 +221,7 @@ func TestGiveBack(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			GiveBack(ctx, func() int64 { mu.Lock(); defer mu.Unlock(); return used }, func() { mu.Lock(); freed++; mu.Unlock() })
+			giveBack(ctx, func() int64 { mu.Lock(); defer mu.Unlock(); return used }, func() { mu.Lock(); freed++; mu.Unlock() })
 		}()
 		set(muchBytes - 1)
 		time.Sleep(10 * time.Second)

@@ -2,6 +2,8 @@ package admission
 
 import (
 	"context"
+	"runtime"
+	"runtime/debug"
 	"time"
 )
 
@@ -14,11 +16,18 @@ const (
 	muchBytes = 16 << 20
 )
 
-// GiveBack calls free once after used has fallen to a quarter of its peak, of at
-// least 16 MiB, and has stayed there for ten seconds; until ctx ends. The runtime
-// by itself would keep the buffers of a burst for minutes when few requests
-// follow, since it collects by what is allocated.
-func GiveBack(ctx context.Context, used func() int64, free func()) {
+// GiveBack gives free memory back to the system once after used has fallen to a
+// quarter of its peak, of at least 16 MiB, and has stayed there for ten seconds;
+// until ctx ends. The runtime by itself would keep the buffers of a burst for
+// minutes when few requests follow, since it collects by what is allocated.
+func GiveBack(ctx context.Context, used func() int64) {
+	giveBack(ctx, used, func() {
+		runtime.GC() // a sync.Pool lets go of what it holds at the second collection
+		debug.FreeOSMemory()
+	})
+}
+
+func giveBack(ctx context.Context, used func() int64, free func()) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	peak, idle := int64(0), time.Duration(0)
