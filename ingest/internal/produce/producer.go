@@ -134,10 +134,19 @@ func (p *Producer) Deliver(records []*kgo.Record) []error {
 }
 
 // Tell writes one record to another topic and waits until it is acknowledged or
-// ctx ends.
+// ctx ends. It may be written all the same when ctx has ended: the client gives
+// up no record whose answer it waits for, however long the broker is gone, so
+// that is not waited for here.
 func (p *Producer) Tell(ctx context.Context, topic string, key, value []byte) error {
-	r := &kgo.Record{Topic: topic, Key: key, Value: value}
-	if err := p.client.ProduceSync(ctx, r).FirstErr(); err != nil {
+	told := make(chan error, 1)
+	p.client.Produce(ctx, &kgo.Record{Topic: topic, Key: key, Value: value}, func(_ *kgo.Record, err error) { told <- err })
+	var err error
+	select {
+	case err = <-told:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err != nil {
 		return fmt.Errorf("writing to %s: %w", topic, err)
 	}
 	return nil

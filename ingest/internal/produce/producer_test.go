@@ -2,6 +2,7 @@ package produce
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -238,5 +239,26 @@ func TestConfig(t *testing.T) {
 		c := DefaultConfig("t")
 		c.Compression = name
 		require.NoError(t, c.Validate())
+	}
+}
+
+// An edge that stops tells so, while its broker may be stopping too. The client
+// keeps a record whose answer was lost until it knows what became of it, whatever
+// the record's context says; an edge that waited for that never ended.
+func TestTellEndsWithItsContext(t *testing.T) {
+	p, cluster := start(t, nil)
+	cluster.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		return nil, errors.New("the connection is cut after the request"), true
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	told := make(chan error, 1)
+	go func() { told <- p.Tell(ctx, topicName, []byte("edge"), []byte("stopped")) }()
+	select {
+	case err := <-told:
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+	case <-time.After(20 * time.Second):
+		t.Fatal("Tell goes on after its context has ended")
 	}
 }
