@@ -76,7 +76,7 @@ func NewBoard(log *slog.Logger, reg prometheus.Registerer) *Board {
 type check struct {
 	Check
 	last  atomic.Pointer[result] // nil before the first probe has ended
-	began atomic.Int64           // the running probe's start, Unix nanoseconds; 0: none runs
+	began atomic.Int64           // the running probe's start, nanoseconds after the board's; 0: none runs
 }
 
 // result is what a probe found, immutable.
@@ -148,7 +148,7 @@ func (b *Board) watch(ctx context.Context, c *check) {
 // probe probes c once. It returns when the probe has, but a probe that is late
 // is noted as failed when its time is up.
 func (b *Board) probe(ctx context.Context, c *check) {
-	c.began.Store(time.Now().UnixNano())
+	c.began.Store(max(1, int64(time.Since(b.begun))))
 	defer c.began.Store(0)
 	bounded, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()

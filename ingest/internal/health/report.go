@@ -64,7 +64,7 @@ func (b *Board) Report() Report {
 			}
 		}
 		if began := c.began.Load(); began != 0 {
-			cr.ProbingSeconds = round(now.Sub(time.Unix(0, began)))
+			cr.ProbingSeconds = round(now.Sub(b.begun) - time.Duration(began))
 		}
 		if cr.Status != Up {
 			r.Status = "degraded"

@@ -68,7 +68,7 @@ func (f *flight) settle(i int, err error) {
 	f.mu.Unlock()
 	if last {
 		if err == nil {
-			p.lastAck.Store(time.Now().UnixNano())
+			p.lastAck.Store(int64(time.Since(p.begun)))
 		}
 		p.held.Add(-f.bytes)
 		f.done <- struct{}{} // never blocks: it has room for the only value

@@ -27,8 +27,9 @@ type Producer struct {
 	log     *slog.Logger
 	metrics *metrics
 
+	begun   time.Time    // what lastAck counts from: the wall clock may jump
 	held    atomic.Int64 // bytes of records not settled
-	lastAck atomic.Int64 // when the log last acknowledged, Unix nanoseconds
+	lastAck atomic.Int64 // when the log last acknowledged, nanoseconds after begun
 	away    atomic.Pointer[error]
 	topicID atomic.Pointer[[16]byte] // as last asked for
 	stopped atomic.Bool
@@ -51,7 +52,7 @@ func New(cfg Config, log *slog.Logger, reg *prometheus.Registry, common ...kgo.O
 	if err != nil {
 		return nil, fmt.Errorf("kafka client: %w", err)
 	}
-	p := &Producer{cfg: cfg, client: client, log: log}
+	p := &Producer{cfg: cfg, client: client, log: log, begun: time.Now()}
 	p.metrics = newMetrics(reg, p)
 	unseen := errors.New("the log has not been reached yet")
 	p.away.Store(&unseen)

@@ -34,7 +34,7 @@ func (p *Producer) Check(ctx context.Context) error {
 	case ctx.Err() != nil:
 	case err == nil:
 		p.away.Store(nil)
-	case was == nil && p.lastAck.Load() > began.UnixNano():
+	case was == nil && p.lastAck.Load() > int64(began.Sub(p.begun)):
 		// It acknowledged while we asked: slow to answer, but not away.
 	default:
 		p.away.Store(&err)

@@ -73,7 +73,7 @@ func (s *Spool) send(ctx context.Context, c *Chunk) {
 	now := time.Now()
 	s.complaint = ""
 	s.speed.add(now, c.Bytes)
-	s.lastAck.Store(now.UnixNano())
+	s.lastAck.Store(int64(now.Sub(s.begun)))
 	if err := s.store.Ack(c); err != nil {
 		s.logger.Warn("the spool could not note what the log has; after a crash it is sent again", "error", err)
 	}
@@ -174,7 +174,7 @@ func (s *Spool) Finish(ctx context.Context) int {
 		if left == 0 {
 			return 0
 		}
-		if last := time.Unix(0, s.lastAck.Load()); time.Since(begin) > finishPatience && time.Since(last) > finishPatience {
+		if time.Since(begin) > finishPatience && s.sinceAck() > finishPatience {
 			return left
 		}
 		select {

@@ -53,7 +53,8 @@ type Spool struct {
 	announced chan struct{}
 	finish    chan struct{} // closed when what is left may be drained without a bound
 	trying    atomic.Bool   // one delivery tries the log while all others go to the spool
-	lastAck   atomic.Int64  // of the drain, Unix nanoseconds
+	begun     time.Time     // what lastAck counts from: the wall clock may jump
+	lastAck   atomic.Int64  // of the drain, nanoseconds after begun
 
 	complaint string // the drain's last; its own
 }
@@ -64,6 +65,7 @@ func New(cfg Config, store *Store, log Log, logger *slog.Logger, reg *prometheus
 		cfg: cfg.complete(), store: store, log: log, logger: logger,
 		limit:  rate.NewLimiter(rate.Limit(cfg.DrainBytes), int(max(cfg.DrainBytes, chunkBytes))),
 		finish: make(chan struct{}), announced: make(chan struct{}),
+		begun: time.Now(),
 	}
 	s.flow.init()
 	told := store.standing.get()
@@ -71,7 +73,6 @@ func New(cfg Config, store *Store, log Log, logger *slog.Logger, reg *prometheus
 	if told.stands {
 		s.goUnannounced()
 	}
-	s.lastAck.Store(time.Now().UnixNano())
 	s.metrics = newMetrics(reg, s)
 	return s
 }
@@ -201,13 +202,18 @@ func refusal(err error) bool {
 		errors.Is(err, kerr.PolicyViolation)
 }
 
+// sinceAck is how long ago the drain last brought something to the log, or began.
+func (s *Spool) sinceAck() time.Duration {
+	return time.Since(s.begun) - time.Duration(s.lastAck.Load())
+}
+
 // RetryAfter is when there will be room in the spool, by the rate at which it
 // drains: one second to five minutes. While nothing drains no one knows; then it
 // is as long again as nothing has drained.
 func (s *Spool) RetryAfter() time.Duration {
 	const least, most = time.Second, 5 * time.Minute
 	now := time.Now()
-	wait := now.Sub(time.Unix(0, s.lastAck.Load()))
+	wait := s.sinceAck()
 	if perSecond := s.speed.at(now); perSecond >= 1 {
 		wait = time.Duration(float64(s.store.untilRoom()) / perSecond * float64(time.Second))
 	}

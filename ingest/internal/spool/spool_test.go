@@ -327,9 +327,9 @@ func TestFull(t *testing.T) {
 func TestRetryAfter(t *testing.T) {
 	s, _ := newSpool(t, nil)
 	require.Equal(t, time.Second, s.RetryAfter())
-	s.lastAck.Store(time.Now().Add(-40 * time.Second).UnixNano())
+	s.lastAck.Store(int64(time.Since(s.begun) - 40*time.Second))
 	require.InDelta(t, 40, s.RetryAfter().Seconds(), 5)
-	s.lastAck.Store(time.Now().Add(-time.Hour).UnixNano())
+	s.lastAck.Store(int64(time.Since(s.begun) - time.Hour))
 	require.Equal(t, 5*time.Minute, s.RetryAfter())
 	now := time.Now()
 	for i := range 100 { // 1,000 bytes a second
