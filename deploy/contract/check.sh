@@ -32,6 +32,7 @@ PY
 "$bin/broker" --port "$kafka" --data "$dir/broker" >"$dir/broker.log" 2>&1 &
 pids+=($!)
 export SLUICE_KAFKA_BROKERS=127.0.0.1:$kafka
+export SLUICE_SPOOL_DIR=$dir/spool
 for _ in $(seq 50); do
 	"$bin/consumer" topics ensure >"$dir/topics.log" 2>&1 && break
 	sleep 0.2
