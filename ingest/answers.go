@@ -13,11 +13,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"sluice/deploy/service"
 	"sluice/ingest/internal/delivery"
 	"sluice/ingest/internal/httpapi"
 	"sluice/ingest/internal/known"
 	"sluice/ingest/internal/mode"
+	"sluice/ingest/internal/reload"
 	"sluice/ingest/internal/stored"
 )
 
@@ -27,7 +27,8 @@ type answers struct {
 	parts    httpapi.Parts
 	mode     *mode.Switch
 	follower *stored.Follower
-	client   *kgo.Client // of the follower
+	client   *kgo.Client   // of the follower
+	changed  chan struct{} // the configuration file has changed
 }
 
 // newAnswers puts them before log. Close the client when no one waits any more.
@@ -49,6 +50,7 @@ func newAnswers(cfg config, log delivery.Log, topicID func() uuid.UUID, logger *
 		mode:     mode.NewSwitch(mode.Mode(cfg.Ingest.Mode), logger, reg),
 		follower: stored.New(stored.NewKafka(client, cfg.Ingest.Group, cfg.Kafka.Topic), logger, reg),
 		client:   client,
+		changed:  make(chan struct{}, 1),
 	}
 	a.parts = httpapi.Parts{Log: log, Stored: a.follower, Sync: a.mode.Sync, Now: time.Now}
 	return a, nil
@@ -61,6 +63,17 @@ type rereading struct {
 	load func() (config, error)
 }
 
+// source is the configuration file, as something to be watched.
+func (a *answers) source(file string) reload.Source {
+	return reload.Source{Name: "configuration", Paths: []string{file}, Reload: func() error {
+		select {
+		case a.changed <- struct{}{}:
+		default: // told already, and not looked at yet
+		}
+		return nil
+	}}
+}
+
 // switching switches the mode until ctx ends: SIGUSR1 to sync, SIGUSR2 to async,
 // SIGHUP to what the configuration says now; and to what the file says whenever
 // another mode stands there than did before. Nothing else of the configuration
@@ -69,10 +82,6 @@ func (a *answers) switching(ctx context.Context, again rereading, was string, lo
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGHUP)
 	defer signal.Stop(signals)
-	changed, err := service.Watch(ctx, again.file, log)
-	if err != nil {
-		log.Warn("the configuration file is not watched; SIGHUP reads it again", "file", again.file, "error", err)
-	}
 	read := func() (mode.Mode, bool) {
 		if again.load == nil {
 			return "", false
@@ -88,7 +97,7 @@ func (a *answers) switching(ctx context.Context, again rereading, was string, lo
 		select {
 		case <-ctx.Done():
 			return
-		case <-changed:
+		case <-a.changed:
 			if m, ok := read(); ok && string(m) != was {
 				was = string(m)
 				a.mode.Set(m, "file")

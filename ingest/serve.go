@@ -85,6 +85,9 @@ func serve(ctx context.Context, cfg config, again rereading, log *slog.Logger, l
 		return errors.Join(err, stopLog())
 	}
 	defer answers.client.Close()
+	if again.file != "" {
+		access.watch.Add(answers.source(again.file))
+	}
 	limits := cfg.api()
 	limits.Guard = access.guard
 	limiter := admission.NewLimiter(admission.Config(cfg.Admission), reg)

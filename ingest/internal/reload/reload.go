@@ -1,5 +1,5 @@
 // Package reload calls what must be read again when files change: schemas, keys,
-// certificates. It is quick rather than certain: a network file system tells of
+// certificates, the configuration. It is quick rather than certain: a network file system tells of
 // no changes, so SIGHUP and the admin port do the same by hand.
 package reload
 
@@ -15,8 +15,8 @@ import (
 )
 
 // settle is how long nothing must change before files are read: who writes
-// several of them, or one in pieces, is done by then.
-const settle = 100 * time.Millisecond
+// several of them, or one in pieces, or empties one before, is done by then.
+const settle = 200 * time.Millisecond
 
 // latest is the longest a change waits while others follow it.
 const latest = 2 * time.Second
@@ -33,11 +33,16 @@ type Source struct {
 
 // Watcher watches the folders in which sources lie, rather than the files: an
 // editor, "ingest keys" and Kubernetes all replace a file instead of writing it.
+//
+// viper's WatchConfig, which could watch the configuration, is not used: it ends
+// for good when the file is gone for a moment, ends the process when the system
+// has no more watches, and cannot be stopped.
 type Watcher struct {
 	log     *slog.Logger
 	sources []Source
 	notify  *fsnotify.Watcher
 	again   chan struct{}
+	real    map[string]string // of each path, where its links lead
 }
 
 // New returns a watcher of nothing. It must be closed.
@@ -46,7 +51,7 @@ func New(log *slog.Logger) (*Watcher, error) {
 	if err != nil {
 		return nil, fmt.Errorf("watching files: %w", err)
 	}
-	return &Watcher{log: log, notify: n, again: make(chan struct{}, 1)}, nil
+	return &Watcher{log: log, notify: n, again: make(chan struct{}, 1), real: map[string]string{}}, nil
 }
 
 // Add begins to watch s; before Run. A source that is read after Add is never left
@@ -54,12 +59,17 @@ func New(log *slog.Logger) (*Watcher, error) {
 func (w *Watcher) Add(s Source) {
 	w.sources = append(w.sources, s)
 	for _, p := range s.Paths {
+		w.moved(filepath.Clean(p))
 		// A file's own watch ends with the file; its folder's does not.
-		for _, path := range []string{p, filepath.Dir(p)} {
-			if err := w.notify.Add(path); err != nil {
-				w.log.Warn("changes are not noticed by themselves: send SIGHUP after one", "path", path, "error", err)
-			}
-		}
+		w.follow(p)
+		w.follow(filepath.Dir(p))
+	}
+}
+
+// follow watches what path leads to.
+func (w *Watcher) follow(path string) {
+	if err := w.notify.Add(path); err != nil {
+		w.log.Warn("changes are not noticed by themselves: send SIGHUP after one", "path", path, "error", err)
 	}
 }
 
@@ -126,16 +136,34 @@ func (w *Watcher) Run(ctx context.Context) {
 	}
 }
 
-// mark notes which sources the change of name concerns: those it belongs to, and
-// those in whose folder something else with a dot in front changed, as Kubernetes
-// switches the files it mounts.
+// moved tells whether path's links lead elsewhere than when it was last asked; not
+// when they lead nowhere.
+func (w *Watcher) moved(path string) bool {
+	now, err := filepath.EvalSymlinks(path)
+	was := w.real[path]
+	if err != nil || now == was {
+		return false
+	}
+	w.real[path] = now
+	return true
+}
+
+// mark notes which sources the change of name concerns: those it belongs to; those
+// in whose folder something else with a dot in front changed, as Kubernetes
+// switches the files it mounts, or a link that they are reached by.
 func (w *Watcher) mark(name string, dirty map[int]bool) bool {
+	name = filepath.Clean(name) // the folder "." tells of "./a"
 	found := false
 	for i, s := range w.sources {
 		for _, p := range s.Paths {
 			p = filepath.Clean(p)
-			hidden := filepath.Dir(name) == filepath.Dir(p) && strings.HasPrefix(filepath.Base(name), "..")
-			if name == p || filepath.Dir(name) == p || hidden {
+			beside := filepath.Dir(name) == filepath.Dir(p)
+			hidden := beside && strings.HasPrefix(filepath.Base(name), "..")
+			linked := beside && w.moved(p)
+			if linked && name != p {
+				w.follow(p)
+			}
+			if name == p || filepath.Dir(name) == p || hidden || linked {
 				dirty[i], found = true, true
 			}
 		}

@@ -91,6 +91,60 @@ func TestFile(t *testing.T) {
 	require.Zero(t, w.dirs.Load())
 }
 
+// TestLinks: a file is read again when a link takes its place, when a link on its
+// way leads elsewhere, under any name, and when what it leads to then is written.
+func TestLinks(t *testing.T) {
+	w := watch(t)
+	dir := filepath.Dir(w.file)
+	for _, v := range []string{"v1", "v2"} {
+		require.NoError(t, os.Mkdir(filepath.Join(dir, v), 0o700))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, v, "keys.yaml"), []byte(v), 0o600))
+	}
+	link := func(to, at string) error {
+		at = filepath.Join(dir, at)
+		return errors.Join(os.Symlink(to, at+".new"), os.Rename(at+".new", at))
+	}
+	require.NoError(t, link("v1", "current"))
+	for _, step := range []struct {
+		what string
+		do   func() error
+	}{
+		{"a link in its place", func() error { return link("current/keys.yaml", "keys.yaml") }},
+		{"a link on its way", func() error { return link("v2", "current") }},
+		{"written where it leads", func() error { return os.WriteFile(filepath.Join(dir, "v2", "keys.yaml"), []byte("x"), 0o600) }},
+	} {
+		time.Sleep(settle) // what was told of before
+		w.files.Store(0)
+		require.NoError(t, step.do())
+		w.becomes(t, &w.files, step.what)
+	}
+}
+
+// TestRelative: a file named by a relative path, as --config edge.yaml, was not
+// seen to be replaced: its folder tells of "./edge.yaml".
+func TestRelative(t *testing.T) {
+	t.Chdir(t.TempDir())
+	w, err := New(slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	defer w.Close()
+	require.NoError(t, os.WriteFile("edge.yaml", nil, 0o600))
+	read := make(chan struct{}, 16)
+	w.Add(Source{Name: "configuration", Paths: []string{"edge.yaml"}, Reload: func() error { read <- struct{}{}; return nil }})
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		w.Run(ctx)
+	}()
+	for range 2 {
+		require.NoError(t, os.WriteFile("edge.yaml.new", []byte("a: 1"), 0o600))
+		require.NoError(t, os.Rename("edge.yaml.new", "edge.yaml"))
+		<-read
+	}
+	stop()
+	<-ended
+}
+
 func TestNow(t *testing.T) {
 	w := watch(t)
 	w.w.Now()
