@@ -31,7 +31,7 @@ GOLANGCI := v2.15.0
 LINT     := $(BIN)/golangci-lint-$(GOLANGCI)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build supervisor engine clean-local env consumer ingest demo test test-kafka kafka vet lint bench bench-system bench-questions chaos browser contract model crash mutants night fuzz go
+.PHONY: help run build supervisor engine clean-local env consumer ingest demo test test-kafka kafka vet lint bench bench-system bench-questions bench-tables chaos browser contract model crash mutants night fuzz go
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -104,6 +104,9 @@ bench-system: build engine ## all of it as processes: posts, INSERTs, freshness,
 
 bench-questions: build engine ## ten questions of analysts on ROWS= generated rows, 50 million by default (RUNS= each)
 	@ROWS='$(ROWS)' RUNS='$(RUNS)' go run ./deploy/bench/questions $(ARGS)
+
+bench-tables: build engine ## what projections, codecs, FINAL and sketches cost, on ROWS= rows, 2 million by default (EVENTS= NDJSON in gzip)
+	@ROWS='$(ROWS)' RUNS='$(RUNS)' EVENTS='$(EVENTS)' go run ./deploy/bench/tables $(ARGS)
 
 # Java and Maven are needed. All runs take half an hour or so; MODEL= names some.
 model: ## explore the protocol's model with TLC (MODEL="base NoStop": only these runs)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"sluice/deploy/bench/scratch"
 )
 
 // The generator's distributions.
@@ -27,13 +29,13 @@ const chunk = 2_500_000
 // Sources, types and actors are skewed (the first source has some 12 % of all);
 // traffic rises and falls with the hour; 3 % of the events are received late, by
 // minutes to three weeks.
-func fill(ctx context.Context, c client, rows int, now time.Time, tell func(done int)) error {
+func fill(ctx context.Context, c scratch.Client, rows int, now time.Time, tell func(done int)) error {
 	done, err := resume(ctx, c, rows)
 	if err != nil {
 		return err
 	}
 	// Merges would build every projection again and again.
-	if err := c.exec(ctx, "SYSTEM STOP MERGES event_log"); err != nil {
+	if err := c.Exec(ctx, "SYSTEM STOP MERGES event_log"); err != nil {
 		return err
 	}
 	start := now.AddDate(0, 0, -days)
@@ -45,7 +47,7 @@ func fill(ctx context.Context, c client, rows int, now time.Time, tell func(done
 	}
 	for from := done; from < rows; from += chunk {
 		n := min(chunk, rows-from)
-		if err := c.exec(ctx, fmt.Sprintf(`
+		if err := c.Exec(ctx, fmt.Sprintf(`
 INSERT INTO event_log (event_id, client_event_id, source, event_type, actor_id, occurred_at, payload_text, payload_hash, received_at, inserted_at, topic_id, partition, offset, record_timestamp)
 WITH
     (salt -> (cityHash64(number, salt) %% 1000003) / 1000003.) AS u,
@@ -75,28 +77,28 @@ SETTINGS max_insert_threads = 1, max_threads = 2, min_insert_block_size_rows = %
 		tell(from + n)
 	}
 	through := now.Add(-40 * time.Minute)
-	return c.exec(ctx, fmt.Sprintf(`INSERT INTO completeness (topic_id, complete_through, held_by, edges) SELECT toUUID('00000000-0000-0000-0000-000000000001'), fromUnixTimestamp64Milli(%d, 'UTC'), 'edge-1', 3`, through.UnixMilli()))
+	return c.Exec(ctx, fmt.Sprintf(`INSERT INTO completeness (topic_id, complete_through, held_by, edges) SELECT toUUID('00000000-0000-0000-0000-000000000001'), fromUnixTimestamp64Milli(%d, 'UTC'), 'edge-1', 3`, through.UnixMilli()))
 }
 
 // resume tells how many rows of whole chunks an earlier run left, and takes away what
 // it left of a chunk beyond them.
-func resume(ctx context.Context, c client, rows int) (done int, err error) {
+func resume(ctx context.Context, c scratch.Client, rows int) (done int, err error) {
 	var have struct {
 		Rows int `json:",string"`
 	}
-	if err := c.one(ctx, "SELECT count() AS Rows FROM event_log", &have); err != nil || have.Rows == 0 {
+	if err := c.One(ctx, "SELECT count() AS Rows FROM event_log", &have); err != nil || have.Rows == 0 {
 		return 0, err
 	}
 	done = min(have.Rows, rows) / chunk * chunk
-	if err := c.exec(ctx, fmt.Sprintf("ALTER TABLE event_log DELETE WHERE offset * 12 + partition >= %d SETTINGS mutations_sync = 2", done)); err != nil {
+	if err := c.Exec(ctx, fmt.Sprintf("ALTER TABLE event_log DELETE WHERE offset * 12 + partition >= %d SETTINGS mutations_sync = 2", done)); err != nil {
 		return 0, fmt.Errorf("taking away the last, unfinished chunk: %w", err)
 	}
 	return done, nil
 }
 
 // journal writes what was repeated of n rows; again, it changes nothing.
-func journal(ctx context.Context, c client, from, n int) error {
-	if err := c.exec(ctx, fmt.Sprintf(`
+func journal(ctx context.Context, c scratch.Client, from, n int) error {
+	if err := c.Exec(ctx, fmt.Sprintf(`
 INSERT INTO journal (topic_id, topic, partition, entry, offset, last_offset, fate, records, event_id, source, event_type, actor_id, occurred_at, payload_text, payload_hash, record_timestamp)
 SELECT topic_id, 'events', partition, 'fate', 1000000000 + offset, 1000000000 + offset, if(intHash64(offset) %% %[4]d < %[3]d, 'conflict', 'duplicate'), 1,
     event_id, source, event_type, actor_id, occurred_at, if(intHash64(offset) %% %[4]d < %[3]d, '{"other":true}', ''), reinterpretAsFixedString(toUInt128(offset)), record_timestamp
@@ -109,9 +111,9 @@ FROM event_log WHERE offset >= %[1]d AND offset < %[2]d AND intHash64(offset) %%
 
 // settle lets the engine merge for at most wait, and tells how many parts there
 // are then. With 0 they stay as they were written.
-func settle(ctx context.Context, c client, wait time.Duration) (parts int, merging bool, err error) {
+func settle(ctx context.Context, c scratch.Client, wait time.Duration) (parts int, merging bool, err error) {
 	if wait > 0 {
-		if err := c.exec(ctx, "SYSTEM START MERGES event_log"); err != nil {
+		if err := c.Exec(ctx, "SYSTEM START MERGES event_log"); err != nil {
 			return 0, false, err
 		}
 	}
@@ -120,7 +122,7 @@ func settle(ctx context.Context, c client, wait time.Duration) (parts int, mergi
 			Parts  int `json:",string"`
 			Merges int `json:",string"`
 		}
-		if err := c.one(ctx, `SELECT (SELECT count() FROM system.parts WHERE database = currentDatabase() AND table = 'event_log' AND active) AS Parts,
+		if err := c.One(ctx, `SELECT (SELECT count() FROM system.parts WHERE database = currentDatabase() AND table = 'event_log' AND active) AS Parts,
 			(SELECT count() FROM system.merges WHERE database = currentDatabase()) + (SELECT count() FROM system.mutations WHERE database = currentDatabase() AND NOT is_done) AS Merges`, &state); err != nil {
 			return 0, false, err
 		}

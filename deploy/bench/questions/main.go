@@ -5,13 +5,11 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
@@ -20,11 +18,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/docker/go-units"
 	"github.com/spf13/pflag"
 
-	"sluice/deploy/local/engine/install"
-	"sluice/deploy/local/lifeline"
+	"sluice/deploy/bench/scratch"
 )
 
 func main() {
@@ -130,16 +126,16 @@ func run(ctx context.Context, cfg config, out, words io.Writer) (err error) {
 		return err
 	}
 	if !there && len(left) == 0 {
-		if err := room(dir, uint64(cfg.rows)*bytesPerRow, words); err != nil {
+		if err := scratch.Room(dir, uint64(cfg.rows)*bytesPerRow, words); err != nil {
 			return err
 		}
 	}
-	url, stop, err := engine(ctx, cfg.root, dir)
+	engine, err := scratch.Start(ctx, cfg.root, dir)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, stop()) }()
-	b := bench{client: client{url, "sluice"}, cfg: cfg, words: words}
+	defer func() { err = errors.Join(err, engine.Stop()) }()
+	b := bench{Client: scratch.Client{URL: engine.URL, Database: "sluice"}, cfg: cfg, words: words}
 	now := time.Now().UTC().Truncate(time.Minute)
 	if there {
 		if left, err = os.ReadFile(filepath.Join(dir, "filled")); err != nil {
@@ -163,58 +159,6 @@ func run(ctx context.Context, cfg config, out, words io.Writer) (err error) {
 		}
 	}
 	return b.measure(ctx, now, out)
-}
-
-// room refuses a disk that would be filled.
-func room(dir string, need uint64, words io.Writer) error {
-	var fs syscall.Statfs_t
-	if err := syscall.Statfs(dir, &fs); err != nil {
-		return fmt.Errorf("the room on the disk of %s: %w", dir, err)
-	}
-	free := fs.Bavail * uint64(fs.Bsize)
-	fmt.Fprintf(words, "disk: at most %s of %s free in %s\n", units.HumanSize(float64(need)), units.HumanSize(float64(free)), dir)
-	if need > free*9/10 {
-		return fmt.Errorf("too little room in %s: %s of %s free (ask for fewer rows: ROWS=)", dir, units.HumanSize(float64(need)), units.HumanSize(float64(free)))
-	}
-	return nil
-}
-
-// engine starts one, which ends with this process at the latest.
-func engine(ctx context.Context, root, dir string) (url string, stop func() error, err error) {
-	cmd := exec.CommandContext(ctx, filepath.Join(root, ".local", "bin", "engine"),
-		"--listen", "127.0.0.1:0", "--library", install.Library(install.Dir(root)), "--data", filepath.Join(dir, "data"), "--"+lifeline.Flag)
-	cmd.Dir = dir
-	// What it has in flight is not wanted; a SIGTERM would wait for it.
-	log, err := os.Create(filepath.Join(dir, "engine.log"))
-	if err != nil {
-		return "", nil, err
-	}
-	cmd.Stderr = log
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return "", nil, err
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return "", nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return "", nil, fmt.Errorf("the engine: %w (make build engine)", err)
-	}
-	stop = func() error {
-		defer log.Close()
-		_ = in.Close() // which tells it to stop
-		if err := cmd.Wait(); err != nil && ctx.Err() == nil {
-			return fmt.Errorf("the engine: %w", err)
-		}
-		return nil
-	}
-	line, err := bufio.NewReader(stdout).ReadString('\n')
-	if err != nil {
-		text, _ := os.ReadFile(log.Name()) // it adds to the error only
-		return "", nil, errors.Join(fmt.Errorf("the engine did not start: %w: %s", err, text), stop())
-	}
-	return strings.TrimSpace(line), stop, nil
 }
 
 // median of durations; they are sorted by it.

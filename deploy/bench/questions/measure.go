@@ -11,11 +11,13 @@ import (
 	"time"
 
 	"github.com/docker/go-units"
+
+	"sluice/deploy/bench/scratch"
 )
 
 // bench is one run.
 type bench struct {
-	client
+	scratch.Client
 	cfg   config
 	words io.Writer
 }
@@ -41,12 +43,12 @@ type figure struct {
 
 // prepare makes the tables and their rows.
 func (b *bench) prepare(ctx context.Context, now time.Time) error {
-	if err := b.migrate(ctx); err != nil {
+	if err := b.Migrate(ctx); err != nil {
 		return err
 	}
 	begin := time.Now()
 	told := begin
-	err := fill(ctx, b.client, b.cfg.rows, now, func(done int) {
+	err := fill(ctx, b.Client, b.cfg.rows, now, func(done int) {
 		if time.Since(told) > 15*time.Second {
 			told = time.Now()
 			fmt.Fprintf(b.words, "%d rows of %d, %.0f a second\n", done, b.cfg.rows, float64(done)/time.Since(begin).Seconds())
@@ -56,7 +58,7 @@ func (b *bench) prepare(ctx context.Context, now time.Time) error {
 		return err
 	}
 	fmt.Fprintf(b.words, "%d rows in %s\n", b.cfg.rows, time.Since(begin).Round(time.Second))
-	parts, merging, err := settle(ctx, b.client, b.cfg.settle)
+	parts, merging, err := settle(ctx, b.Client, b.cfg.settle)
 	if merging {
 		fmt.Fprintf(b.words, "merges go on after %s: figures are taken beside them\n", b.cfg.settle)
 	}
@@ -73,13 +75,13 @@ func (b *bench) measure(ctx context.Context, now time.Time, out io.Writer) error
 		Months int64 `json:",string"`
 		Engine string
 	}
-	if err := b.one(ctx, `SELECT sum(rows) AS Rows, sum(bytes_on_disk) AS Bytes, count() AS Parts, uniqExact(partition) AS Months, version() AS Engine FROM system.parts WHERE database = currentDatabase() AND table = 'event_log' AND active`, &size); err != nil {
+	if err := b.One(ctx, `SELECT sum(rows) AS Rows, sum(bytes_on_disk) AS Bytes, count() AS Parts, uniqExact(partition) AS Months, version() AS Engine FROM system.parts WHERE database = currentDatabase() AND table = 'event_log' AND active`, &size); err != nil {
 		return err
 	}
 	fmt.Fprintf(b.words, "ClickHouse %s: %d rows, %s on disk (%.0f bytes a row, projections and all), %d parts in %d months; each question %d times, the scan %d times\n",
 		size.Engine, size.Rows, units.HumanSize(float64(size.Bytes)), float64(size.Bytes)/float64(max(size.Rows, 1)), size.Parts, size.Months, b.cfg.runs, b.scans())
 	var someone struct{ Actor string }
-	if err := b.one(ctx, fmt.Sprintf("SELECT any(actor_id) AS Actor FROM event_log WHERE partition = 5 AND offset = %d", size.Rows/24), &someone); err != nil {
+	if err := b.One(ctx, fmt.Sprintf("SELECT any(actor_id) AS Actor FROM event_log WHERE partition = 5 AND offset = %d", size.Rows/24), &someone); err != nil {
 		return err
 	}
 	var figures []figure
@@ -120,9 +122,9 @@ func (b *bench) scans() int { return max(1, b.cfg.runs/3) }
 func (b *bench) question(ctx context.Context, q question) (figure, error) {
 	f := figure{Question: q.Name, How: q.How}
 	var times []time.Duration
-	var got, want *answer
+	var got, want *scratch.Answer
 	for i := range b.cfg.runs + 1 {
-		a, err := b.ask(ctx, q.SQL, "")
+		a, err := b.Ask(ctx, q.SQL, "")
 		if err != nil {
 			return f, err
 		}
@@ -134,7 +136,7 @@ func (b *bench) question(ctx context.Context, q question) (figure, error) {
 	f.Rows, f.Bytes, f.Answer = got.Statistics.RowsRead, got.Statistics.BytesRead, len(got.Data)
 	times = nil
 	for i := range b.scans() + 1 {
-		a, err := b.ask(ctx, q.Raw, plain)
+		a, err := b.Ask(ctx, q.Raw, plain)
 		if err != nil {
 			return f, fmt.Errorf("the scan: %w", err)
 		}

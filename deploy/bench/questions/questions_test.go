@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"sluice/deploy/bench/scratch"
 	"sluice/deploy/local/enginetest"
 )
 
@@ -21,7 +22,7 @@ func TestEveryQuestionIsAnsweredAsTheRowsAnswerIt(t *testing.T) {
 	t.Cleanup(http.DefaultClient.CloseIdleConnections)
 	cfg := config{rows: 60_000, runs: 1, settle: time.Minute}
 	var out bytes.Buffer
-	b := bench{client: client{enginetest.Start(t).URL, "sluice"}, cfg: cfg, words: os.Stderr}
+	b := bench{Client: scratch.Client{URL: enginetest.Start(t).URL, Database: "sluice"}, cfg: cfg, words: os.Stderr}
 	now := time.Now().UTC().Truncate(time.Minute)
 	require.NoError(t, b.prepare(t.Context(), now))
 	require.NoError(t, b.prepare(t.Context(), now), "a run that was cut short goes on")
@@ -43,5 +44,5 @@ func TestParse(t *testing.T) {
 	require.ErrorContains(t, err, "at least")
 	_, err = parse([]string{"20000"}, none)
 	require.ErrorContains(t, err, "there are only flags")
-	require.ErrorContains(t, room(t.TempDir(), 1<<62, os.Stderr), "too little room")
+	require.ErrorContains(t, scratch.Room(t.TempDir(), 1<<62, os.Stderr), "too little room")
 }

@@ -99,6 +99,9 @@ func (e *Engine) Restart() {
 	e.start(e.Addr)
 }
 
+// PID is the process, of which Restart makes another.
+func (e *Engine) PID() int { return e.cmd.Process.Pid }
+
 // Log returns what the engine has logged so far.
 func (e *Engine) Log() string { return e.log.String() }
 
