@@ -78,17 +78,19 @@ func admission(ctx context.Context, b *bench) (t *table, err error) {
 			l.forms = append(l.forms, newForm(form.path, form.media, base, events))
 		}
 		offer := func(rate float64) (o offered, err error) {
-			own, theirs, began := ownCPU(), time.Duration(0), time.Now()
-			if theirs, _, err = edge.used(); err != nil {
+			theirs, _, err := edge.used()
+			if err != nil {
 				return o, err
 			}
+			own, began := ownCPU(), time.Now()
 			all, unsent, err := l.run(ctx, rate, lasting)
 			if err != nil {
 				return o, err
 			}
 			l.first += (len(all) + unsent) * form.events
-			took, now := time.Since(began).Seconds(), time.Duration(0)
-			if now, _, err = edge.used(); err != nil {
+			took := time.Since(began).Seconds()
+			now, _, err := edge.used()
+			if err != nil {
 				return o, err
 			}
 			o = sum(all, unsent, lasting)
