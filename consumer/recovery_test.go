@@ -73,8 +73,11 @@ func TestRestartMends(t *testing.T) {
 			s.exec("DELETE FROM journal WHERE 1")
 		},
 		"the journal emptied": func(s *stack) { s.exec("TRUNCATE TABLE journal") },
+		// Every entry that touches the part: where a slow machine made one batch
+		// of it and of what is before, the journal would have no gap, and nothing
+		// tells a consumer that rows were deleted.
 		"a part of the journal and some rows lost": func(s *stack) {
-			s.exec("DELETE FROM journal WHERE offset BETWEEN 40 AND 120")
+			s.exec("DELETE FROM journal WHERE last_offset >= 40 AND offset <= 120")
 			s.exec("DELETE FROM event_log WHERE actor_id = 'actor-2' AND offset >= 60") // in the gap and beyond it
 		},
 		"the group's offsets deleted": func(s *stack) {
