@@ -13,7 +13,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -63,14 +62,8 @@ answers it; 1 not.
 // parse reads the command line; the environment gives ROWS and RUNS.
 func parse(args []string, getenv func(string) string) (config, error) {
 	c := config{rows: 50_000_000, runs: 15}
-	for name, into := range map[string]*int{"ROWS": &c.rows, "RUNS": &c.runs} {
-		if text := getenv(name); text != "" {
-			n, err := strconv.Atoi(text)
-			if err != nil {
-				return c, fmt.Errorf("%s=%s: want a number", name, text)
-			}
-			*into = n
-		}
+	if err := scratch.Numbers(getenv, map[string]*int{"ROWS": &c.rows, "RUNS": &c.runs}); err != nil {
+		return c, err
 	}
 	f := pflag.NewFlagSet("questions", pflag.ContinueOnError)
 	f.Usage = func() { fmt.Fprint(os.Stderr, helpText, f.FlagUsages()) }

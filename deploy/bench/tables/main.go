@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -71,14 +70,8 @@ differently, 2 the command line was wrong.
 // parse reads the command line; the environment gives ROWS, RUNS and EVENTS.
 func parse(args []string, getenv func(string) string) (config, error) {
 	c := config{rows: 2_000_000, batch: 50_000, runs: 9, trials: 20, actors: []int{1_000, 10_000, 100_000, 1_000_000}, events: getenv("EVENTS")}
-	for name, into := range map[string]*int{"ROWS": &c.rows, "RUNS": &c.runs} {
-		if text := getenv(name); text != "" {
-			n, err := strconv.Atoi(text)
-			if err != nil {
-				return c, fmt.Errorf("%s=%s: want a number", name, text)
-			}
-			*into = n
-		}
+	if err := scratch.Numbers(getenv, map[string]*int{"ROWS": &c.rows, "RUNS": &c.runs}); err != nil {
+		return c, err
 	}
 	f := pflag.NewFlagSet("tables", pflag.ContinueOnError)
 	f.Usage = func() { fmt.Fprint(os.Stderr, helpText, f.FlagUsages()) }
