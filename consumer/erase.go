@@ -14,6 +14,7 @@ import (
 	"sluice/consumer/internal/erase"
 	"sluice/consumer/internal/tombstone"
 	"sluice/consumer/internal/verify"
+	"sluice/schemas/event"
 )
 
 // erased is what erase says.
@@ -54,12 +55,9 @@ could not be done, or not be finished: run it again.`,
 			if whose.ID == "" {
 				return errors.New("--actor must name the actor")
 			}
-			whose.Upto = time.Now().Add(5 * time.Minute).UTC()
-			if upto != "" {
-				var err error
-				if whose.Upto, err = time.Parse(time.RFC3339Nano, upto); err != nil {
-					return fmt.Errorf("--upto %q: want a time as in 2026-01-02T03:04:05Z", upto)
-				}
+			var err error
+			if whose.Upto, err = eraseTime(upto, time.Now()); err != nil {
+				return err
 			}
 			return t.erase(cmd.Context(), whose, wait, dryRun, yes, asJSON, cmd.OutOrStdout())
 		}),
@@ -73,6 +71,24 @@ could not be done, or not be finished: run it again.`,
 	f.BoolVar(&yes, "yes", false, "do it")
 	f.BoolVar(&asJSON, "json", false, "print the result as one line of JSON")
 	return cmd
+}
+
+// eraseTime is the time that --upto names. It can be stored: as nanoseconds, one
+// past that would count as another, centuries away.
+func eraseTime(upto string, now time.Time) (time.Time, error) {
+	if upto == "" {
+		return now.Add(5 * time.Minute).UTC(), nil
+	}
+	at, err := time.Parse(time.RFC3339Nano, upto)
+	switch {
+	case err != nil:
+		return at, fmt.Errorf("--upto %q: want a time as in 2026-01-02T03:04:05Z", upto)
+	case at.Before(event.Earliest):
+		return at, fmt.Errorf("--upto %s: nothing occurred before %s", upto, event.Earliest.Format(time.DateOnly))
+	case at.After(event.Latest): // all there can be
+		return event.Latest, nil
+	}
+	return at.UTC(), nil
 }
 
 func (t *tools) erase(ctx context.Context, a erase.Actor, wait time.Duration, dryRun, yes, asJSON bool, out io.Writer) error {

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -149,6 +150,34 @@ func (s *stack) takenOnPurpose(want replayed) {
 	require.Zero(s.t, s.scalar("SELECT count() FROM rebuilt WHERE event_id NOT IN (SELECT event_id FROM event_log)"))
 	s.exec("DROP TABLE rebuilt")
 	require.EqualValues(s.t, rows, s.scalar("SELECT count() FROM event_log"))
+}
+
+// Times beyond what nanoseconds since 1970 can tell wrapped around: "--before
+// 1026-01-01", a slip of the finger, was a watermark of the year 2195, by which all
+// that ever came afterwards had expired; and "--upto 9999-12-31" erased nothing, and
+// said that it had.
+func TestTimesOutOfRangeTakeNothingElse(t *testing.T) {
+	now := time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC)
+	for _, before := range []string{"1026-01-01T00:00:00Z", "1500-01-01T00:00:00Z", "0001-01-01T00:00:00Z", "1899-12-31T23:59:59Z"} {
+		_, err := retentionTime(before, 0, 0, now)
+		require.ErrorContains(t, err, "nothing occurred before 1900-01-01", before)
+		_, err = eraseTime(before, now)
+		require.ErrorContains(t, err, "nothing occurred before 1900-01-01", before)
+	}
+	at, err := retentionTime("", time.Duration(math.MaxInt64), 0, now)
+	require.NoError(t, err)
+	require.Equal(t, event.Earliest, at)
+	for text, want := range map[string]time.Time{
+		"":                          now.Add(5 * time.Minute),
+		"1900-01-01T00:00:00Z":      event.Earliest,
+		"2026-01-02T04:04:05+01:00": time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+		"2262-04-12T00:00:00Z":      event.Latest,
+		"9999-12-31T23:59:59Z":      event.Latest,
+	} {
+		at, err := eraseTime(text, now)
+		require.NoError(t, err, text)
+		require.Equal(t, want, at, text)
+	}
 }
 
 // One source of an actor's is erased, the other stays.

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/consumer/internal/erase"
+	"sluice/schemas/event"
 )
 
 // expired is what retention says.
@@ -74,6 +75,9 @@ func retentionTime(before string, olderThan, keep time.Duration, now time.Time) 
 		if at.After(now) {
 			return at, fmt.Errorf("--before %s lies in the future: that would take what is yet to come", before)
 		}
+		if at.Before(event.Earliest) { // as nanoseconds it would be another time, centuries ahead
+			return at, fmt.Errorf("--before %s: nothing occurred before %s", before, event.Earliest.Format(time.DateOnly))
+		}
 		return at, nil
 	case olderThan == 0:
 		olderThan = keep
@@ -81,7 +85,11 @@ func retentionTime(before string, olderThan, keep time.Duration, now time.Time) 
 	if olderThan <= 0 {
 		return time.Time{}, errors.New("name a time by --before or --older-than, or set retention.keep")
 	}
-	return now.Add(-olderThan), nil
+	at := now.Add(-olderThan)
+	if at.Before(event.Earliest) {
+		at = event.Earliest // nothing is that old
+	}
+	return at, nil
 }
 
 func (t *tools) retain(ctx context.Context, month time.Time, wait time.Duration, dryRun, yes, asJSON bool, out io.Writer) error {
