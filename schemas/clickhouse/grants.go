@@ -69,10 +69,10 @@ func Grants(database string) []Grant {
 func AccessStatements(database string) []string {
 	out := []string{
 		// readonly 2: a client may set settings of its own, as drivers and Grafana
-		// do, but none beyond the limits, and nothing is written.
+		// do, but none beyond the limits, and nothing is written. MIN: 0 is no limit.
 		"CREATE SETTINGS PROFILE IF NOT EXISTS " + RoleAnalyst + " SETTINGS readonly = 2," +
-			" max_memory_usage = 4000000000 MAX 8000000000, max_execution_time = 30 MAX 120," +
-			" max_result_rows = 1000000 MAX 10000000, max_result_bytes = 500000000 MAX 2000000000, result_overflow_mode = 'throw' CONST," +
+			" max_memory_usage = 4000000000 MIN 1 MAX 8000000000, max_execution_time = 30 MIN 1 MAX 120," +
+			" max_result_rows = 1000000 MIN 1 MAX 10000000, max_result_bytes = 500000000 MIN 1 MAX 2000000000, result_overflow_mode = 'throw' CONST," +
 			" max_threads = 4 MAX 16, max_concurrent_queries_for_user = 20 CONST, priority = 5 CONST",
 		"CREATE ROLE IF NOT EXISTS " + RoleAnalyst + " SETTINGS PROFILE '" + RoleAnalyst + "'",
 		"CREATE ROLE IF NOT EXISTS " + RoleWriter,

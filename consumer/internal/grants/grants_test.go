@@ -1,6 +1,7 @@
 package grants
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -71,13 +72,13 @@ func users(t *testing.T, database string) string {
 	require.True(t, ok)
 	var settings, constraints, rights strings.Builder
 	for s := range strings.SplitSeq(list, ", ") {
-		m := regexp.MustCompile(`^(\w+) = '?(\w+)'?(?: MAX (\d+))?( CONST)?$`).FindStringSubmatch(s)
+		m := regexp.MustCompile(`^(\w+) = '?(\w+)'?(?: MIN (\d+))?(?: MAX (\d+))?( CONST)?$`).FindStringSubmatch(s)
 		require.NotNil(t, m, s)
 		fmt.Fprintf(&settings, "<%[1]s>%[2]s</%[1]s>", m[1], m[2])
-		if m[3] != "" {
-			fmt.Fprintf(&constraints, "<%[1]s><max>%[2]s</max></%[1]s>", m[1], m[3])
-		}
 		if m[4] != "" {
+			fmt.Fprintf(&constraints, "<%[1]s><min>%[2]s</min><max>%[3]s</max></%[1]s>", m[1], cmp.Or(m[3], "0"), m[4])
+		}
+		if m[5] != "" {
 			fmt.Fprintf(&constraints, "<%s><const/></%[1]s>", m[1])
 		}
 	}
@@ -117,28 +118,33 @@ func TestTheAnalystMayReadAndNothingElse(t *testing.T) {
 	}
 	require.NoError(t, conn.Exec(t.Context(), "SELECT 1 SETTINGS max_memory_usage = 1000000000, max_threads = 2"))
 	for statement, want := range map[string]string{
-		"INSERT INTO event_log (source) SELECT 'x'":                                                "Not enough privileges",
-		"INSERT INTO journal (topic) SELECT 'x'":                                                   "Not enough privileges",
-		"ALTER TABLE event_log DELETE WHERE 1":                                                     "Not enough privileges",
-		"ALTER TABLE event_log UPDATE source = 'x' WHERE 1":                                        "Not enough privileges",
-		"ALTER TABLE event_log ADD COLUMN x Int8":                                                  "Not enough privileges",
-		"ALTER TABLE event_log DROP PARTITION 202601":                                              "Not enough privileges",
-		"TRUNCATE TABLE journal":                                                                   "Not enough privileges",
-		"DROP TABLE event_log":                                                                     "Not enough privileges",
-		"DROP VIEW events":                                                                         "Not enough privileges",
-		"CREATE TABLE t (a Int8) ENGINE = Memory":                                                  "Not enough privileges",
-		"CREATE VIEW v AS SELECT 1":                                                                "Not enough privileges",
-		"OPTIMIZE TABLE event_log FINAL":                                                           "Not enough privileges",
-		"SELECT * FROM operations":                                                                 "Not enough privileges",
-		"SELECT * FROM tombstones":                                                                 "Not enough privileges",
-		"SELECT * FROM system.users":                                                               "Not enough privileges",
-		"SELECT * FROM system.grants":                                                              "Not enough privileges",
-		"SELECT * FROM url('http://127.0.0.1:1/', 'TSV', 'x String')":                              "Not enough privileges",
-		"SELECT * FROM file('/etc/passwd', 'TSV', 'x String')":                                     "Not enough privileges",
-		"SELECT 1 SETTINGS readonly = 0":                                                           "Cannot modify 'readonly' setting",
-		"SELECT 1 SETTINGS max_memory_usage = 8000000001":                                          "shouldn't be greater than",
-		"SELECT 1 SETTINGS max_execution_time = 121":                                               "shouldn't be greater than",
-		"SELECT 1 SETTINGS max_result_rows = 10000001":                                             "shouldn't be greater than",
+		"INSERT INTO event_log (source) SELECT 'x'":                   "Not enough privileges",
+		"INSERT INTO journal (topic) SELECT 'x'":                      "Not enough privileges",
+		"ALTER TABLE event_log DELETE WHERE 1":                        "Not enough privileges",
+		"ALTER TABLE event_log UPDATE source = 'x' WHERE 1":           "Not enough privileges",
+		"ALTER TABLE event_log ADD COLUMN x Int8":                     "Not enough privileges",
+		"ALTER TABLE event_log DROP PARTITION 202601":                 "Not enough privileges",
+		"TRUNCATE TABLE journal":                                      "Not enough privileges",
+		"DROP TABLE event_log":                                        "Not enough privileges",
+		"DROP VIEW events":                                            "Not enough privileges",
+		"CREATE TABLE t (a Int8) ENGINE = Memory":                     "Not enough privileges",
+		"CREATE VIEW v AS SELECT 1":                                   "Not enough privileges",
+		"OPTIMIZE TABLE event_log FINAL":                              "Not enough privileges",
+		"SELECT * FROM operations":                                    "Not enough privileges",
+		"SELECT * FROM tombstones":                                    "Not enough privileges",
+		"SELECT * FROM system.users":                                  "Not enough privileges",
+		"SELECT * FROM system.grants":                                 "Not enough privileges",
+		"SELECT * FROM url('http://127.0.0.1:1/', 'TSV', 'x String')": "Not enough privileges",
+		"SELECT * FROM file('/etc/passwd', 'TSV', 'x String')":        "Not enough privileges",
+		"SELECT 1 SETTINGS readonly = 0":                              "Cannot modify 'readonly' setting",
+		"SELECT 1 SETTINGS max_memory_usage = 8000000001":             "shouldn't be greater than",
+		"SELECT 1 SETTINGS max_execution_time = 121":                  "shouldn't be greater than",
+		"SELECT 1 SETTINGS max_result_rows = 10000001":                "shouldn't be greater than",
+		// 0 is no limit at all, and less than every maximum.
+		"SELECT 1 SETTINGS max_memory_usage = 0":                                                   "shouldn't be less than",
+		"SELECT 1 SETTINGS max_execution_time = 0":                                                 "shouldn't be less than",
+		"SELECT 1 SETTINGS max_result_rows = 0":                                                    "shouldn't be less than",
+		"SELECT 1 SETTINGS max_result_bytes = 0":                                                   "shouldn't be less than",
 		"SELECT 1 SETTINGS max_threads = 17":                                                       "shouldn't be greater than",
 		"SELECT 1 SETTINGS result_overflow_mode = 'break'":                                         "should not be changed",
 		"SELECT groupArray(number) FROM numbers(10000000) SETTINGS max_memory_usage = 10000000":    "memory limit exceeded",
