@@ -123,9 +123,12 @@ browser: go ## the edge's pages in a headless Chromium (SCREENSHOTS= a folder fo
 contract: build ## schemathesis against the edge's OpenAPI document (EXAMPLES= of each operation, default 200)
 	@EXAMPLES='$(EXAMPLES)' deploy/contract/check.sh
 
-night: engine ## nights of operators: on real events (EVENTS= NDJSON in gzip), an edge frozen, the topic grown
-	go test -tags night -count 1 -timeout 1h -v -run TestANight ./deploy/chaos
-	EVENTS=$(if $(EVENTS),'$(abspath $(EVENTS))') go test -count 1 -timeout 1h -v -run TestANight ./consumer
+# BROKER=apache needs Java and Maven; VICTIMS="consumer-1 engine", TIME= how long
+# the broker is frozen, KILLS= of the edge meanwhile; RUN= a pattern of nights.
+night: engine ## nights of operators, an hour of them: kills, a frozen broker, a growing topic (EVENTS= NDJSON in gzip)
+	EVENTS=$(if $(EVENTS),'$(abspath $(EVENTS))') TIME='$(TIME)' KILLS='$(KILLS)' VICTIMS='$(VICTIMS)' \
+		go test -tags night -count 1 -timeout 1h -v -run '$(or $(RUN),TestANight)' ./deploy/chaos
+	EVENTS=$(if $(EVENTS),'$(abspath $(EVENTS))') go test -count 1 -timeout 1h -v -run '$(or $(RUN),TestANight)' ./consumer
 
 crash: engine ## every crash point and every pair, on the engine too: an hour or two (CRASH_CASE= a pattern of cases)
 	CRASH=all go test -count 1 -timeout 4h -v -run 'TestEvery|TestFailuresOnTheEngine' ./consumer/internal/crash

@@ -27,6 +27,7 @@ type config struct {
 
 	consumers  int
 	partitions int32
+	batch      int // rows
 	session    time.Duration
 	window     time.Duration
 	quiet      time.Duration
@@ -53,7 +54,7 @@ Exit status: 0 all rounds held, 1 one did not, 2 it could not be told.
 // parse reads the command line. The environment gives ROUNDS, TIME, SEED and
 // BROKER, which are also make's.
 func parse(args []string) (config, error) {
-	c := config{rounds: 20, broker: kfakeBroker, protocol: classicProtocol, consumers: 3, partitions: 6, session: 2 * time.Second, window: 2 * time.Second, quiet: 60 * time.Second, fresh: 50}
+	c := config{rounds: 20, broker: kfakeBroker, protocol: classicProtocol, consumers: 3, partitions: 6, batch: 100, session: 2 * time.Second, window: 2 * time.Second, quiet: 60 * time.Second, fresh: 50}
 	c.seed = uint64(time.Now().UnixNano()) % 1_000_000
 	timeGiven := false
 	for name, set := range map[string]func(string) error{

@@ -111,18 +111,18 @@ func (s *stack) complete(t *testing.T, edge string) complete {
 	return r.Complete
 }
 
-// secondEdge is an edge beside the stack's own, with the least spool there is.
-func (s *stack) secondEdge(t *testing.T, name string) (p *process.Process, url string) {
+// secondEdge is an edge beside the stack's own, as it is by default but for env.
+func (s *stack) secondEdge(t *testing.T, name string, env ...string) (p *process.Process, url string) {
 	t.Helper()
 	ports, err := freePorts(t.Context(), 2)
 	require.NoError(t, err)
 	p = process.New(s.spawner, process.Spec{
 		Name: name, Path: filepath.Join(s.dir, "bin", "ingest"), Log: filepath.Join(s.dir, name+".log"),
-		Env: []string{
+		Env: append([]string{
 			"SLUICE_KAFKA_BROKERS=" + s.kafka, "SLUICE_KAFKA_CLIENT_ID=" + name, "SLUICE_SPOOL_EDGE=" + name,
-			"SLUICE_SPOOL_DIR=" + filepath.Join(s.dir, "spool-"+name), "SLUICE_SPOOL_BYTES=8388608",
-			"SLUICE_HTTP_ADDRESS=" + local(ports[0]), "SLUICE_ADMIN_ADDRESS=" + local(ports[1]), "SLUICE_KNOWN_BYTES=0",
-		},
+			"SLUICE_SPOOL_DIR=" + filepath.Join(s.dir, "spool-"+name),
+			"SLUICE_HTTP_ADDRESS=" + local(ports[0]), "SLUICE_ADMIN_ADDRESS=" + local(ports[1]),
+		}, env...),
 	}, func(name string, _ *os.ProcessState) { t.Errorf("%s ended by itself", name) })
 	s.processes[name], s.order, s.admin[name] = p, append(s.order, name), local(ports[1])
 	require.NoError(t, p.Start())
@@ -161,7 +161,7 @@ func (s *stack) spooled(t *testing.T, edge string) (n int) {
 func TestANightWithAnEdgeFrozen(t *testing.T) {
 	s := newStack(t)
 	const away = "edge-b"
-	b, url := s.secondEdge(t, away)
+	b, url := s.secondEdge(t, away, "SLUICE_SPOOL_BYTES=8388608", "SLUICE_KNOWN_BYTES=0") // the least spool there is
 	pad := strings.Repeat("x", 20_000)
 	posting := func(name, url string, every time.Duration) *poster {
 		return &poster{url: url, every: every, next: func(n int) event.Event {

@@ -25,9 +25,10 @@ import (
 	"sluice/schemas/event"
 )
 
-// newStack starts everything as processes: a broker, the engine, an edge and
-// three consumers on six partitions.
-func newStack(t *testing.T) *stack {
+// newStack starts everything as processes: a broker (BROKER, else kfake), the
+// engine, an edge and three consumers on six partitions. What differs from a run
+// of chaos, change says.
+func newStack(t *testing.T, change ...func(*config)) *stack {
 	t.Helper()
 	library, err := filepath.Abs(install.Library(install.Dir(root)))
 	require.NoError(t, err)
@@ -38,6 +39,9 @@ func newStack(t *testing.T) *stack {
 	require.NoError(t, err, "%s", out)
 	cfg, err := parse([]string{"--rounds=1", "--seed=1", "--root=" + root})
 	require.NoError(t, err)
+	for _, c := range change {
+		c(&cfg)
+	}
 	spawner := supervise.NewSpawner()
 	t.Cleanup(spawner.Close)
 	s, err := start(t.Context(), cfg, library, dir, spawner, func(name, how string) { t.Logf("%s ended by itself: %s", name, how) })

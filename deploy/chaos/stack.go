@@ -147,7 +147,7 @@ func start(ctx context.Context, cfg config, library, dir string, spawner *superv
 			"SLUICE_GROUP_REVOKE_TIMEOUT="+(cfg.session/2).String(),
 			"SLUICE_GROUP_PROTOCOL="+cfg.protocol,
 			// Small batches: many steps of the protocol in little time.
-			"SLUICE_BATCH_ROWS=100", "SLUICE_BATCH_AGE=40ms", "SLUICE_BUDGET_INSERTS_PER_SECOND=200",
+			"SLUICE_BATCH_ROWS="+strconv.Itoa(s.cfg.batch), "SLUICE_BATCH_AGE=40ms", "SLUICE_BUDGET_INSERTS_PER_SECOND=200",
 			// Little memory for keys: most of what is old is asked of ClickHouse.
 			"SLUICE_INDEX_LIVE=10m", "SLUICE_INDEX_BYTES=1048576",
 			"SLUICE_DOCTOR_EVERY=5s")
