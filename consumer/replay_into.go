@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"regexp"
 	"strings"
 	"time"
@@ -93,6 +94,9 @@ func (t *tools) replayInto(ctx context.Context, how replaying, w io.Writer) (err
 		}
 	}
 	bar.Finish() //nolint:errcheck // as above
+	if err := t.takeGone(ctx, how.into, gone); err != nil {
+		return err
+	}
 	var live, rebuilt uint64
 	if err := t.store.Conn().QueryRow(ctx, "SELECT (SELECT count() FROM "+schema.EventLog+"), (SELECT count() FROM "+how.into+")").Scan(&live, &rebuilt); err != nil {
 		return fmt.Errorf("counting: %w", err)
@@ -109,6 +113,25 @@ has come meanwhile, and swap. The rollups are projections: they come along.
 
   consumer resume --partitions all
 `, op.Written, how.into, rebuilt, schema.EventLog, live, schema.EventLog, how.into, schema.EventLog, how.into, how.into, schema.EventLog)
+	return nil
+}
+
+// takeGone deletes what an earlier run wrote to the table and has been erased, or
+// has expired, since.
+func (t *tools) takeGone(ctx context.Context, table string, gone *tombstone.Set) error {
+	before := int64(math.MinInt64)
+	if !gone.Before.IsZero() {
+		before = gone.Before.UnixNano()
+	}
+	for _, condition := range []string{
+		fmt.Sprintf("toUnixTimestamp64Nano(occurred_at) < %d", before),
+		"event_id IN (SELECT r.event_id FROM " + table + " AS r INNER JOIN (SELECT * FROM " + schema.Tombstones + " FINAL WHERE kind = 'actor') AS t" +
+			" ON t.actor = SHA256(r.actor_id) WHERE t.source IN ('', r.source) AND r.occurred_at <= t.upto)",
+	} {
+		if err := t.store.Conn().Exec(ctx, "ALTER TABLE "+table+" DELETE WHERE "+condition+" SETTINGS mutations_sync = 2"); err != nil {
+			return fmt.Errorf("deleting from %s what was erased or has expired: %w", table, err)
+		}
+	}
 	return nil
 }
 
