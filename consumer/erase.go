@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/consumer/internal/erase"
+	"sluice/consumer/internal/replay"
 	"sluice/consumer/internal/tombstone"
 	"sluice/consumer/internal/verify"
 	"sluice/schemas/event"
@@ -45,10 +46,11 @@ clocks may be ahead by so much. Events that the actor makes later are new ones. 
 tombstone holds the actor's SHA-256, not the name.
 
 Copies that stay: the log's, and the dead letters' topic, for as long as Kafka keeps
-them; backups.
+them; tables that "replay --into" left behind; backups.
 
 Exit status: 0 erased, or (--dry-run) counted, 1 refused: --yes is missing, 2 it
-could not be done, or not be finished: run it again.`,
+could not be done, or not be finished: run it again, 3 another erasure or retention
+runs.`,
 		Example: "  consumer erase --actor user-17 --dry-run\n  consumer erase --actor user-17 --source shop --yes",
 		Args:    cobra.NoArgs,
 		RunE: comparing(func(cmd *cobra.Command, t *tools) error {
@@ -106,6 +108,14 @@ func (t *tools) erase(ctx context.Context, a erase.Actor, wait time.Duration, dr
 	}
 	r.Operation = uuid.New()
 	began := time.Now()
+	release, err := t.takeAlone(ctx, r.Operation)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := erase.Unexpired(ctx, conn); err != nil {
+		return err
+	}
 	detail := func() string {
 		text, _ := json.Marshal(map[string]any{ // of numbers and strings, which always encode
 			"actor_sha256": fmt.Sprintf("%x", tombstone.HashOf(a.ID)), "source": a.Source, "upto": a.Upto,
@@ -141,6 +151,17 @@ func (t *tools) erase(ctx context.Context, a erase.Actor, wait time.Duration, dr
 	return r.write(out, asJSON)
 }
 
+// takeAlone claims to be the only command that takes rows away: of two at once each
+// would give a row its fate, and the balance count it twice.
+func (t *tools) takeAlone(ctx context.Context, run uuid.UUID) (release func(), err error) {
+	release, err = replay.Take(ctx, t.cfg.Kafka.Options(t.log), t.cfg.Kafka.Control,
+		replay.Lease{Kind: "erasure or retention", Run: run, By: who(), Since: time.Now().UTC()})
+	if held := (replay.HeldError{}); errors.As(err, &held) {
+		return nil, exitError{3, err}
+	}
+	return release, err
+}
+
 // decidedBy returns when whatever is read from the log from now on is decided by
 // the tombstones that stand now, and all that was read before is journaled.
 func (t *tools) decidedBy(ctx context.Context, wait time.Duration) error {
@@ -156,7 +177,10 @@ func (t *tools) decidedBy(ctx context.Context, wait time.Duration) error {
 	if err := t.reach(ctx, ranges, wait); err != nil {
 		return err
 	}
-	return t.reached(ctx, ranges)
+	if err := t.reached(ctx, ranges); err != nil {
+		return err
+	}
+	return erase.Landed(ctx, t.store.Conn())
 }
 
 // reached tells whether the journal has got to the ends of ranges.

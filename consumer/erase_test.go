@@ -8,11 +8,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"sluice/consumer/internal/erase"
+	"sluice/consumer/internal/replay"
 	"sluice/schemas/event"
 )
 
@@ -95,6 +97,7 @@ func TestWhatIsErasedStaysGone(t *testing.T) {
 	require.Equal(t, erase.Found{Rows: 50, Fates: 5, Conflicts: 1}, dry.Found)
 	require.EqualValues(t, 200, s.scalar("SELECT count() FROM event_log"), "a dry run changes nothing")
 	require.Zero(t, s.scalar("SELECT count() FROM tombstones"))
+	s.begin()
 	done, err := run("--yes")
 	require.NoError(t, err)
 	require.Equal(t, dry.Found, done.Found)
@@ -134,6 +137,13 @@ func TestWhatIsErasedStaysGone(t *testing.T) {
 	require.EqualValues(t, 1, s.scalar("SELECT count() FROM operations FINAL WHERE kind = 'erase' AND state = 'done' AND id = '"+done.Operation.String()+"'"))
 }
 
+// begin is a rebuilding that goes on later.
+func (s *stack) begin() {
+	s.t.Helper()
+	s.exec("CREATE TABLE begun AS event_log")
+	s.exec("INSERT INTO begun (" + rowColumns + ") SELECT " + rowColumns + " FROM event_log")
+}
+
 // takenOnPurpose checks that replays, dry or not, say of what was taken that it
 // was, and bring nothing back, into a new table neither. They once said that it
 // was missing, and rebuilt the rows of it.
@@ -144,6 +154,9 @@ func (s *stack) takenOnPurpose(want replayed) {
 		got, said := s.replayed(0, append(args, "--from", "earliest")...)
 		require.Equal(s.t, want, got, said)
 	}
+	// The table was begun before: it has rows that were taken since.
+	s.exec("CREATE TABLE rebuilt AS event_log")
+	s.exec("INSERT INTO rebuilt (" + rowColumns + ") SELECT " + rowColumns + " FROM begun")
 	_, said, status := s.says("replay", "--from", "earliest", "--into", "rebuilt")
 	require.Zero(s.t, status, said)
 	require.EqualValues(s.t, rows, s.scalar("SELECT count() FROM rebuilt"))
@@ -178,6 +191,66 @@ func TestTimesOutOfRangeTakeNothingElse(t *testing.T) {
 		require.NoError(t, err, text)
 		require.Equal(t, want, at, text)
 	}
+}
+
+// What is under way when an erasure begins, and what is cut short. An INSERT of a
+// replay, decided before the tombstone, once came after the DELETE: the row was back,
+// and beside it stood the fate "erased". An erasure that was cut short between its
+// fates and its DELETE, and a retention between its counts and the drop of the month,
+// gave the same rows two fates, as did both at once.
+func TestTakingIsAloneAndWhole(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	stop := s.consuming()
+	defer stop()
+	old := time.Date(2025, 3, 5, 0, 0, 0, 0, time.UTC)
+	for _, actor := range []string{"a", "b", "c"} {
+		for i := range 20 {
+			s.produce(recordOf("s", actor, old.Add(time.Duration(i)*time.Second), `{}`))
+		}
+	}
+	require.Equal(t, 60, s.caughtUp().Rows)
+	conn := s.store.Conn()
+
+	s.exec("CREATE TABLE gone AS event_log")
+	s.exec("INSERT INTO gone (" + rowColumns + ") SELECT " + rowColumns + " FROM event_log WHERE actor_id = 'a'")
+	s.exec("ALTER TABLE event_log DELETE WHERE actor_id = 'a' SETTINGS mutations_sync = 2")
+	landing := make(chan error, 1)
+	go func() { // what a replay brings back, on its way
+		landing <- conn.Exec(t.Context(), "INSERT INTO event_log ("+rowColumns+") SELECT "+rowColumns+" FROM gone WHERE sleepEachRow(0.25) = 0 SETTINGS log_comment = 'sluice/test', max_threads = 1, function_sleep_max_microseconds_per_block = 10000000")
+	}()
+	require.Eventually(t, func() bool {
+		return s.scalar("SELECT count() FROM system.processes WHERE Settings['log_comment'] = 'sluice/test'") > 0
+	}, 10*time.Second, 5*time.Millisecond)
+	require.NoError(t, s.command(&strings.Builder{}, "erase", "--actor", "a", "--yes"))
+	require.NoError(t, <-landing)
+	require.Zero(t, s.scalar("SELECT count() FROM event_log WHERE actor_id = 'a'"))
+	require.Zero(t, s.wrong())
+
+	// An erasure that dies before its DELETE, then a retention.
+	s.exec(`INSERT INTO journal (topic_id, topic, partition, entry, offset, last_offset, fate, records)
+		SELECT topic_id, 'events', partition, 'fate', offset, offset, 'erased', 1 FROM event_log WHERE actor_id = 'b'`)
+	// A retention that dies before its drop, then an erasure.
+	month := time.Date(2025, 4, 1, 0, 0, 0, 0, time.UTC)
+	require.NoError(t, erase.Watermark(t.Context(), conn, month, uuid.New()))
+	require.ErrorContains(t, s.command(&strings.Builder{}, "erase", "--actor", "c", "--yes"), "consumer retention --before 2025-04-01T00:00:00Z --yes")
+	require.NoError(t, s.command(&strings.Builder{}, "retention", "--before", "2025-04-01T00:00:00Z", "--yes"))
+	require.NoError(t, s.command(&strings.Builder{}, "erase", "--actor", "c", "--yes"))
+	require.Zero(t, s.scalar("SELECT count() FROM event_log"))
+	require.Zero(t, s.wrong())
+	require.Equal(t, 40, s.total("erased"))
+	require.Equal(t, 20, s.total("expired"))
+	require.True(t, s.verified().OK)
+
+	release, err := replay.Take(t.Context(), s.cfg.Kafka.Options(s.log), s.cfg.Kafka.Control,
+		replay.Lease{Kind: "erasure or retention", Run: uuid.New(), By: "ada@home", Since: time.Now()})
+	require.NoError(t, err)
+	for _, args := range [][]string{{"erase", "--actor", "c", "--yes"}, {"retention", "--before", "2025-04-01T00:00:00Z", "--yes"}} {
+		_, said, status := s.says(args...)
+		require.Equal(t, 3, status)
+		require.Contains(t, said, "ada@home")
+	}
+	release()
 }
 
 // One source of an actor's is erased, the other stays.
@@ -240,6 +313,7 @@ func TestRetention(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, s.store.Conn().Exec(t.Context(), `INSERT INTO journal (topic_id, topic, partition, entry, offset, last_offset, fate, records)
 		SELECT topic_id, 'events', partition, 'fate', min(offset) AS first, first, 'expired', count() FROM event_log WHERE _partition_id = ? GROUP BY topic_id, partition`, fmt.Sprint(months[0].Month)))
+	s.begin()
 	require.EqualValues(t, 200, run("--before", "2025-05-20T00:00:00Z", "--yes").Rows)
 
 	stays := func(expired int) {

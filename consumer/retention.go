@@ -41,7 +41,8 @@ dropped. Conflicts' payloads of the time go with it.
 Let it run from a timer, as in cron: run again it does what is left to do.
 
 Exit status: 0 dropped, nothing to drop, or (--dry-run) listed, 1 refused: --yes is
-missing, 2 it could not be done, or not be finished: run it again.`,
+missing, 2 it could not be done, or not be finished: run it again, 3 another erasure
+or retention runs.`,
 		Example: "  consumer retention --older-than 9600h --dry-run\n  consumer retention --before 2026-01-01T00:00:00Z --yes",
 		Args:    cobra.NoArgs,
 		RunE: comparing(func(cmd *cobra.Command, t *tools) error {
@@ -108,6 +109,11 @@ func (t *tools) retain(ctx context.Context, month time.Time, wait time.Duration,
 	}
 	r.Operation = uuid.New()
 	began := time.Now()
+	release, err := t.takeAlone(ctx, r.Operation)
+	if err != nil {
+		return err
+	}
+	defer release()
 	note := func(state string) error {
 		text, err := json.Marshal(r)
 		if err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"sluice/consumer/internal/tombstone"
+	"sluice/schemas/commit"
 )
 
 // Actor is whose events are erased: those that occurred up to Upto, of one Source
@@ -94,6 +95,28 @@ func (a Actor) Take(ctx context.Context, conn driver.Conn, topic string) error {
 		return fmt.Errorf("deleting the actor's rows: %w", err)
 	}
 	return nil
+}
+
+// Landed returns when no INSERT of the consumer runs that began before the call: it
+// may have been decided by older tombstones. The journal's end tells that of live
+// batches, but not of ranges that are read again.
+func Landed(ctx context.Context, conn driver.Conn) error {
+	for called := time.Now(); ; {
+		var n uint64
+		err := conn.QueryRow(ctx, "SELECT count() FROM system.processes WHERE startsWith(Settings['log_comment'], ?) AND elapsed >= ?",
+			commit.Name, time.Since(called).Seconds()).Scan(&n)
+		if err != nil {
+			return fmt.Errorf("looking for INSERTs that were decided before: %w", err)
+		}
+		if n == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }
 
 // mutate waits until every part has been rewritten: what is erased is gone from

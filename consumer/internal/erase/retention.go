@@ -7,6 +7,8 @@ import (
 
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"github.com/google/uuid"
+
+	"sluice/consumer/internal/tombstone"
 )
 
 // Month is the beginning of the month that t lies in: retention takes whole
@@ -57,16 +59,37 @@ func Watermark(ctx context.Context, conn driver.Conn, month time.Time, operation
 // Drop counts a month's rows by partition of the log, writes the counts to the
 // journal, and drops the month. The counts stand at the month's first offset of
 // each partition, where no fate stands since a row does: so they are the same
-// however often this is begun, until the month is gone.
+// however often this is begun, until the month is gone. Rows that have a fate all
+// the same are those of an erasure that was cut short.
 func (t Taken) Drop(ctx context.Context, conn driver.Conn, topic string) error {
 	err := conn.Exec(ctx, taken+`
 		SELECT topic_id, ?, partition, 'fate', min(offset) AS first, first, 'expired', uniqExact(offset), -1, toDateTime64(0, 9, 'UTC'), min(record_timestamp)
-		FROM event_log WHERE _partition_id = ? GROUP BY topic_id, partition`, topic, fmt.Sprint(t.Month))
+		FROM event_log WHERE _partition_id = ? AND (topic_id, partition, offset) NOT IN
+			(SELECT topic_id, partition, offset FROM journal WHERE entry = 'fate' AND fate = 'erased')
+		GROUP BY topic_id, partition`, topic, fmt.Sprint(t.Month))
 	if err != nil {
 		return fmt.Errorf("counting the rows of %d: %w", t.Month, err)
 	}
 	if err := conn.Exec(ctx, fmt.Sprintf("ALTER TABLE event_log DROP PARTITION %d", t.Month)); err != nil {
 		return fmt.Errorf("dropping the month %d: %w", t.Month, err)
+	}
+	return nil
+}
+
+// Unexpired tells by an error that a retention was cut short. What it had counted may
+// still be there, and must get no other fate.
+func Unexpired(ctx context.Context, conn driver.Conn) error {
+	set, err := tombstone.Read(ctx, conn)
+	if err != nil || set.Before.IsZero() {
+		return err
+	}
+	var rows uint64
+	if err := conn.QueryRow(ctx, "SELECT count() FROM event_log WHERE occurred_at < fromUnixTimestamp64Nano(?, 'UTC')", set.Before.UnixNano()).Scan(&rows); err != nil {
+		return fmt.Errorf("whether a retention was cut short: %w", err)
+	}
+	if rows > 0 {
+		return fmt.Errorf("a retention was cut short: %d rows from before %s are still there; finish it first (consumer retention --before %s --yes)",
+			rows, set.Before.Format(time.DateOnly), set.Before.UTC().Format(time.RFC3339))
 	}
 	return nil
 }
