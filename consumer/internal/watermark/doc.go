@@ -11,5 +11,6 @@
 // when it is decided, and its copy may come after the ends that were seen. The
 // copy is acknowledged before the journal says that it was sent, so a bound
 // holds only if nothing that was passed on the way was journaled as forwarded
-// after the ends were asked for. If something was, a later bound will do.
+// after the ends were asked for. If something was, a later bound will do, or the same
+// one once the journal has passed the ends as they are then.
 package watermark

@@ -93,7 +93,17 @@ type claim struct {
 	edges int
 	asked time.Time // by ClickHouse's clock, before the ends were asked for
 	ends  map[int32]int64
+	// rounds is how often ends were asked for again since records of what was
+	// passed had been forwarded, so that copies of them may lie beyond.
+	rounds int
 }
+
+// mostRounds is after how many rounds nothing that a claim is about can be on its
+// way any more: a copy lies in its key's partition, and is forwarded again only if
+// partitions were added meanwhile, which would have to happen each time. Without this
+// bound nothing was ever proved while some producer kept on writing where keys do not
+// belong.
+const mostRounds = 3
 
 // NewProver reports to reg; nothing happens until Run.
 func NewProver(cfg Config, edges *Edges, log Log, st Store, reg prometheus.Registerer, logger *slog.Logger) *Prover {
@@ -179,7 +189,7 @@ func (p *Prover) Step(ctx context.Context) error {
 		}
 	}
 	if best < 0 {
-		return nil
+		return p.again(ctx)
 	}
 	c := p.waiting[best]
 	if err := p.store.Complete(ctx, p.topicID, c.bound, c.edges); err != nil {
@@ -189,7 +199,7 @@ func (p *Prover) Step(ctx context.Context) error {
 	p.written = c.bound.LowWater
 	p.through.Set(float64(c.bound.LowWater.UnixMilli()) / 1000)
 	p.tell(ctx, c)
-	return nil
+	return p.again(ctx)
 }
 
 // tell passes a claim that holds on. A failure is no failure of the proof, which
@@ -258,13 +268,38 @@ func (p *Prover) claim(ctx context.Context) error {
 func (p *Prover) stuck() bool { return !p.holds(p.waiting[0]) }
 
 func (p *Prover) holds(c claim) bool {
+	return p.passed(c) && (c.rounds >= mostRounds || p.forwarded.Before(c.asked))
+}
+
+func (p *Prover) passed(c claim) bool {
 	for partition, end := range c.ends {
 		at, ok := p.at[partition]
 		if end > 0 && (!ok || at.End < end) {
 			return false
 		}
 	}
-	return p.forwarded.Before(c.asked)
+	return true
+}
+
+// again asks for the ends anew for claims whose ends were passed: what was forwarded
+// on the way was acknowledged before the journal said so, and lies below.
+func (p *Prover) again(ctx context.Context) error {
+	var ends map[int32]int64
+	for i := range p.waiting {
+		if c := &p.waiting[i]; p.passed(*c) {
+			if ends == nil {
+				var err error
+				if ends, err = p.log.Ends(ctx); err != nil {
+					return err
+				}
+				if len(ends) < len(c.ends) {
+					return fmt.Errorf("the broker gives the ends of %d of %d partitions", len(ends), len(c.ends))
+				}
+			}
+			c.ends, c.rounds = ends, c.rounds+1
+		}
+	}
+	return nil
 }
 
 // afresh asks where each partition's journal has got, over cuts and gaps.

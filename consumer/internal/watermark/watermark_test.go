@@ -154,6 +154,25 @@ func TestABoundHoldsOnceTheJournalHasPassed(t *testing.T) {
 	require.Len(t, told, 3)
 }
 
+// A producer that goes on writing where keys do not belong has records forwarded all
+// the time. No bound ever held then, and the moment stood still for good.
+func TestForwardedAllTheTime(t *testing.T) {
+	e := NewEdges()
+	w := &world{id: uuid.New(), ends: map[int32]int64{0: 0}, journal: map[int32]int64{}}
+	p := NewProver(Config{}, e, w, w, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	defer p.Close()
+	for i := 1; i <= 20; i++ {
+		w.ends[0], w.journal[0], w.now, w.forwarded = int64(10*i), int64(10*i-5), i, at(i+1)
+		say(t, e, topic.Watermark{Edge: "a", LowWater: at(i)})
+		require.NoError(t, p.Step(t.Context()))
+		if i <= 1+mostRounds {
+			require.Empty(t, w.complete, "copies of copies may lie beyond")
+		}
+	}
+	require.NotEmpty(t, w.complete)
+	require.WithinRange(t, w.complete[len(w.complete)-1], at(18-mostRounds), at(20-mostRounds))
+}
+
 func TestManyBoundsWaitInBoundedMemory(t *testing.T) {
 	e := NewEdges()
 	w := &world{id: uuid.New(), ends: map[int32]int64{0: 0}, journal: map[int32]int64{}}
