@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"sluice/deploy/local/lock"
+	"sluice/ingest/internal/control"
 	"sluice/ingest/internal/delivery"
 	"sluice/ingest/internal/health"
 	"sluice/ingest/internal/produce"
@@ -85,16 +86,24 @@ func openSpool(cfg config, producer *produce.Producer, log *slog.Logger, reg *pr
 	st := store.Status()
 	log.Info("the spool is open", "dir", dir, "edge", store.Edge(), "records", st.Records, "bytes", st.Bytes, "took", time.Since(begin).Round(time.Millisecond))
 	k := &spooling{store: store, spool: spool.New(own, store, producer, log, reg), log: log}
-	k.herald = spool.NewHerald(k.spool, teller(cfg, producer), log)
+	k.herald = spool.NewHerald(k.spool, controlTopic{cfg, producer, log}, log)
 	k.ctx, k.end = context.WithCancel(context.Background())
 	return k, nil
 }
 
-// teller writes to the control topic.
-func teller(cfg config, producer *produce.Producer) func(ctx context.Context, key, value []byte) error {
-	return func(ctx context.Context, key, value []byte) error {
-		return producer.Tell(ctx, cfg.Kafka.Control, key, value)
-	}
+// controlTopic is the control topic of an edge that is configured so.
+type controlTopic struct {
+	cfg      config
+	producer *produce.Producer
+	log      *slog.Logger
+}
+
+func (c controlTopic) Tell(ctx context.Context, key, value []byte) (int64, error) {
+	return c.producer.Tell(ctx, c.cfg.Kafka.Control, key, value)
+}
+
+func (c controlTopic) History(ctx context.Context, key []byte, end int64, each func(value []byte)) error {
+	return control.History(ctx, c.cfg.Kafka.Control, key, end, each, c.cfg.Kafka.Options(c.log)...)
 }
 
 // before returns the log with the spool before it.

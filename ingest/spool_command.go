@@ -292,7 +292,7 @@ func (t *spoolTools) open() (look func() (spool.State, error), stop func() error
 	var running sync.WaitGroup
 	running.Go(func() { s.Run(ctx) })
 	// Nothing is drained before the edge's watermark stands.
-	herald := spool.NewHerald(s, teller(t.cfg, producer), log)
+	herald := spool.NewHerald(s, controlTopic{t.cfg, producer, log}, log)
 	running.Go(func() { herald.Run(ctx) })
 	running.Go(func() { // the herald is silent until the log has been seen
 		for producer.Ready() != nil && ctx.Err() == nil {

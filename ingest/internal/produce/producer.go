@@ -134,23 +134,27 @@ func (p *Producer) Deliver(records []*kgo.Record) []error {
 	return nil
 }
 
-// Tell writes one record to another topic and waits until it is acknowledged or
-// ctx ends. It may be written all the same when ctx has ended: the client gives
+// Tell writes one record to another topic and waits until it is acknowledged, or
+// ctx ends; it returns the record's offset. It may be written all the same when ctx has ended: the client gives
 // up no record whose answer it waits for, however long the broker is gone, so
 // that is not waited for here.
-func (p *Producer) Tell(ctx context.Context, topic string, key, value []byte) error {
-	told := make(chan error, 1)
-	p.client.Produce(ctx, &kgo.Record{Topic: topic, Key: key, Value: value}, func(_ *kgo.Record, err error) { told <- err })
-	var err error
+func (p *Producer) Tell(ctx context.Context, topic string, key, value []byte) (offset int64, err error) {
+	type told struct {
+		offset int64
+		err    error
+	}
+	done := make(chan told, 1)
+	p.client.Produce(ctx, &kgo.Record{Topic: topic, Key: key, Value: value}, func(r *kgo.Record, err error) { done <- told{r.Offset, err} })
+	var t told
 	select {
-	case err = <-told:
+	case t = <-done:
 	case <-ctx.Done():
-		err = ctx.Err()
+		t.err = ctx.Err()
 	}
-	if err != nil {
-		return fmt.Errorf("writing to %s: %w", topic, err)
+	if t.err != nil {
+		return 0, fmt.Errorf("writing to %s: %w", topic, t.err)
 	}
-	return nil
+	return t.offset, nil
 }
 
 // admit takes size bytes of the buffer, or says why not.

@@ -254,7 +254,10 @@ func TestTellEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	told := make(chan error, 1)
-	go func() { told <- p.Tell(ctx, topicName, []byte("edge"), []byte("stopped")) }()
+	go func() {
+		_, err := p.Tell(ctx, topicName, []byte("edge"), []byte("stopped"))
+		told <- err
+	}()
 	select {
 	case err := <-told:
 		require.ErrorIs(t, err, context.DeadlineExceeded)

@@ -70,9 +70,6 @@ func New(cfg Config, store *Store, log Log, logger *slog.Logger, reg *prometheus
 	s.flow.init()
 	told := store.standing.get()
 	s.water.floor = told.floor - told.floor%int64(time.Millisecond)
-	if told.stands {
-		s.goUnannounced()
-	}
 	s.metrics = newMetrics(reg, s)
 	return s
 }

@@ -17,8 +17,9 @@ import (
 // standing is what this edge has told the readers of its watermarks, as far as
 // its next start must know it. Times are Unix nanoseconds.
 type standing struct {
-	// stands: a watermark of this edge is in the control topic, and not a
-	// retired one, so that no reader goes past it.
+	// stands: a watermark of this edge was in the control topic when this was
+	// noted, and not a retired one, so that no reader goes past it. An operator may
+	// have retired the edge since.
 	stands bool
 	// floor: no event may be received before it, for that has been promised.
 	floor int64
@@ -114,13 +115,20 @@ func (s *Spool) Announced() bool {
 // received now.
 func (s *Spool) announce(now time.Time) error {
 	if s.store.standing.get().stands {
-		s.begin.Do(func() { close(s.announced) })
 		return nil
 	}
 	s.water.raise(now)
 	err := s.store.standing.set(func(is *standing) {
 		is.stands, is.from, is.floor = true, max(is.from, now.UnixNano()), max(is.floor, now.UnixNano())
 	}, true)
+	s.begin.Do(func() { close(s.announced) })
+	return err
+}
+
+// resume is called instead of the first announce when a watermark of this edge has
+// stood all the time since it last ran: all times are as they are.
+func (s *Spool) resume() error {
+	err := s.store.standing.set(func(is *standing) { is.stands = true }, true)
 	s.begin.Do(func() { close(s.announced) })
 	return err
 }

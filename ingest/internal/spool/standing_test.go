@@ -2,6 +2,7 @@ package spool
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"sluice/ingest/internal/delivery"
 	"sluice/schemas/topic"
@@ -19,20 +21,47 @@ import (
 
 // control is the control topic: what was told, and how it answers.
 type control struct {
-	mu   sync.Mutex
-	err  error
-	told []topic.Watermark
+	mu     sync.Mutex
+	err    error    // of telling
+	lost   int      // so many answers to what is told are lost
+	unread error    // of reading
+	values [][]byte // of one key; nil is a tombstone
 }
 
-func (c *control) tell(_ context.Context, key, value []byte) error {
+func (c *control) Tell(_ context.Context, key, value []byte) (int64, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
-		return c.err
+		return 0, c.err
 	}
-	w, _, err := topic.ParseWatermark(key, value)
-	c.told = append(c.told, w)
-	return err
+	if _, _, err := topic.ParseWatermark(key, value); err != nil {
+		return 0, err
+	}
+	c.values = append(c.values, value)
+	if c.lost > 0 {
+		c.lost--
+		return 0, errors.New("the answer was lost")
+	}
+	return int64(len(c.values) - 1), nil
+}
+
+func (c *control) History(_ context.Context, _ []byte, end int64, each func([]byte)) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.unread != nil {
+		return c.unread
+	}
+	for _, v := range c.values[:end] {
+		each(v)
+	}
+	return nil
+}
+
+// put writes a record in the edge's place.
+func (c *control) put(value []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.values = append(c.values, value)
 }
 
 func (c *control) answer(err error) {
@@ -41,10 +70,16 @@ func (c *control) answer(err error) {
 	c.err = err
 }
 
-func (c *control) all() []topic.Watermark {
+func (c *control) all() (told []topic.Watermark) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return append([]topic.Watermark(nil), c.told...)
+	for _, v := range c.values {
+		var w topic.Watermark
+		if json.Unmarshal(v, &w) == nil {
+			told = append(told, w)
+		}
+	}
+	return told
 }
 
 // startAnnouncing runs an edge's spool in dir as the edge does; stop ends it in
@@ -56,7 +91,7 @@ func startAnnouncing(t *testing.T, dir string, c *control) (s *Spool, log *fakeL
 	require.NoError(t, err)
 	log = &fakeLog{}
 	s = New(cfg, store, log, discard, prometheus.NewRegistry())
-	h := NewHerald(s, c.tell, slog.New(slog.DiscardHandler))
+	h := NewHerald(s, c, slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { s.Run(ctx) })
@@ -122,8 +157,8 @@ func TestAnnounced(t *testing.T) {
 }
 
 // TestStands: a watermark that stands holds its readers back across a crash, so
-// the edge need not be announced again, and times stand as they are. One that has
-// retired holds nobody, and nor does one of another name.
+// times stand as they are once the edge has seen that it does. One that has retired
+// holds nobody, and nor does one of another name.
 func TestStands(t *testing.T) {
 	dir := t.TempDir()
 	c := &control{}
@@ -134,16 +169,19 @@ func TestStands(t *testing.T) {
 
 	c.answer(errors.New("no answer"))
 	s, log, stop := startAnnouncing(t, dir, c)
-	require.True(t, s.Announced())
 	at := time.Now().Add(time.Millisecond)
 	d := received(s, 1, at)
-	require.Equal(t, delivery.Queued, d.Status)
-	require.True(t, d.Record.Timestamp.Equal(at))
+	require.Equal(t, delivery.Spooled, d.Status)
+	c.answer(nil)
+	announced(t, s)
+	drainedAll(t, s)
+	log.mu.Lock()
+	require.True(t, log.got[0].Timestamp.Equal(at))
+	log.mu.Unlock()
 	// The clock set back between the two: what was promised stands.
 	d = received(s, 2, told.Add(-time.Hour))
 	require.False(t, d.Record.Timestamp.Before(c.all()[0].LowWater), "received before what was promised")
 	require.Equal(t, []int{1, 2}, log.numbers(t))
-	c.answer(nil)
 	stop(true)
 	all := c.all()
 	require.True(t, all[len(all)-1].Retired)
@@ -172,6 +210,8 @@ func TestAnnouncedAfterACrash(t *testing.T) {
 	before := time.Now()
 	require.NoError(t, s.store.standing.set(func(is *standing) { is.stands, is.from = true, before.UnixNano() }, true))
 	stop(false)
+	stands(t, s, c)
+	c.answer(nil)
 	s, log, stop := startAnnouncing(t, dir, c)
 	defer func() { stop(false) }()
 	require.False(t, s.LowWater().Before(before.Truncate(time.Millisecond)), "what counts as received then holds nobody back")
@@ -191,4 +231,79 @@ func TestControlRefused(t *testing.T) {
 	require.Equal(t, delivery.Queued, received(s, 1, time.Now()).Status)
 	require.Equal(t, []int{1}, log.numbers(t))
 	require.False(t, s.store.standing.get().stands)
+}
+
+// stands puts a watermark of s's edge into the control topic, as another start of it
+// told it.
+func stands(t *testing.T, s *Spool, c *control) {
+	t.Helper()
+	_, value, err := topic.Watermark{Edge: s.store.Edge(), Instance: "before", At: time.Now()}.Record()
+	require.NoError(t, err)
+	c.put(value)
+}
+
+// TestRetiredInItsAbsence: an operator gave up an edge that was down, with events on
+// its disk, and complete_through went past them. Then the edge came back, with a note
+// that its watermark stands, and for a second it brought events to the log that had
+// been received before what the readers had been told is whole. Now it looks: when
+// nobody has been waiting for it, all that it has counts as received once its new
+// watermark stands. A crash on the way there changes nothing of that.
+func TestRetiredInItsAbsence(t *testing.T) {
+	retired := func(t *testing.T, w topic.Watermark) []byte {
+		w.Retired = true
+		_, value, err := w.Record()
+		require.NoError(t, err)
+		return value
+	}
+	for name, c := range map[string]struct {
+		before func(t *testing.T, c *control, last topic.Watermark)
+		moved  bool // what is on the disk counts as received later
+	}{
+		"nothing happened":      {func(*testing.T, *control, topic.Watermark) {}, false},
+		"retired":               {func(t *testing.T, c *control, w topic.Watermark) { c.put(retired(t, w)) }, true},
+		"a tombstone":           {func(_ *testing.T, c *control, _ topic.Watermark) { c.put(nil) }, true},
+		"the topic made anew":   {func(_ *testing.T, c *control, _ topic.Watermark) { c.values = nil }, true},
+		"it cannot be read":     {func(_ *testing.T, c *control, _ topic.Watermark) { c.unread = kerr.TopicAuthorizationFailed }, true},
+		"an answer is lost":     {func(_ *testing.T, c *control, _ topic.Watermark) { c.lost = 1 }, false},
+		"retired, then a crash": {func(t *testing.T, c *control, w topic.Watermark) { c.put(retired(t, w)); c.lost = 1 << 30 }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			told := &control{}
+			s, log, stop := startAnnouncing(t, dir, told)
+			announced(t, s)
+			log.mu.Lock()
+			log.refuse = func(*kgo.Record) error { return delivery.ErrAway }
+			log.mu.Unlock()
+			at := time.Now()
+			require.Equal(t, delivery.Spooled, received(s, 1, at).Status)
+			stop(false)
+
+			all := told.all()
+			c.before(t, told, all[len(all)-1])
+			if told.lost > 1 {
+				n := len(told.all())
+				_, _, stop := startAnnouncing(t, dir, told)
+				require.Eventually(t, func() bool { return len(told.all()) > n }, 20*time.Second, time.Millisecond)
+				stop(false)
+				told.lost = 0
+			}
+			back := time.Now()
+			s, log, stop = startAnnouncing(t, dir, told)
+			defer func() { stop(false) }()
+			// It has told its low mark, with what is on its disk, before anything else.
+			announced(t, s)
+			all = told.all()
+			require.Equal(t, 1, all[len(all)-1].Spooled)
+			require.False(t, all[len(all)-1].LowWater.After(at))
+			drainedAll(t, s)
+			log.mu.Lock()
+			defer log.mu.Unlock()
+			if c.moved {
+				require.False(t, log.got[0].Timestamp.Before(back), "a reader may have gone past %v", at)
+			} else {
+				require.True(t, log.got[0].Timestamp.Equal(at))
+			}
+		})
+	}
 }
