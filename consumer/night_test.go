@@ -11,6 +11,7 @@ import (
 
 	"sluice/consumer/internal/operations"
 	"sluice/schemas/event"
+	"sluice/schemas/topic"
 )
 
 // A pause holds before and after a restart, shows everywhere, and nothing of what
@@ -191,6 +192,7 @@ func TestReceipt(t *testing.T) {
 	s := newStack(t)
 	defer s.consuming()()
 	one := record(1, `{"n":1}`)
+	one.Headers = []kgo.RecordHeader{{Key: topic.HeaderEdge, Value: []byte("edge-7")}}
 	s.produce(one, record(1, `{ "n":1}`), record(1, `{"n":2}`))
 	s.settles(report{OK: true, Records: 3, Rows: 1, Duplicates: 1, Conflicts: 1, RollupsEqual: true})
 	s.replayed(0, "--from", "earliest")
@@ -202,12 +204,15 @@ func TestReceipt(t *testing.T) {
 		require.Equal(t, `{"n":1}`, r.Row.PayloadText)
 		require.Len(t, r.Records, 3)
 		require.Equal(t, []string{"row", "duplicate", "conflict"}, []string{r.Records[0].Fate, r.Records[1].Fate, r.Records[2].Fate})
+		require.Equal(t, "edge-7", r.Records[0].Headers[topic.HeaderEdge])
 		require.Len(t, r.Operations, 1)
 	}
+	out, _, _ := s.says("receipt", string(one.Key))
+	require.Regexp(t, `row +\d+ +0 .* edge-7 `, out, "by which edge it was taken")
 	_, said, status := s.says("receipt", "nonsense")
 	require.Equal(t, 2, status)
 	require.Contains(t, said, "neither an event id nor a key")
-	out, _, status := s.says("receipt", "00000000-0000-8000-8000-000000000000")
+	out, _, status = s.says("receipt", "00000000-0000-8000-8000-000000000000")
 	require.Equal(t, 1, status)
 	require.Contains(t, out, "nothing is known of it")
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -26,8 +27,9 @@ func receiptCommand() *cobra.Command {
 edge answers it) or its idempotency key (source:event_type:actor_id:occurred_at,
 with %3A for : and %25 for % inside the first three): its row, when it was received
 and written, and by which record of the log; every other record of it, and what
-became of that (a duplicate, a conflict, forwarded, a dead letter, skipped); the
-headers of the records that the log still has; and the replays that went over them.
+became of that (a duplicate, a conflict, forwarded, a dead letter, skipped); which
+edge took it and the other headers, of the records that the log still has; and the
+replays that went over them.
 
 By key it reads a few rows; by id it looks through the table's column event_id.
 
@@ -244,9 +246,10 @@ func (r receipt) write(w io.Writer, asJSON bool) error {
 	}
 	fmt.Fprintln(w)
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "FATE\tPARTITION\tOFFSET\tTIMESTAMP\tDETAIL")
+	fmt.Fprintln(table, "FATE\tPARTITION\tOFFSET\tTIMESTAMP\tEDGE\tDETAIL")
 	for _, x := range r.Records {
-		fmt.Fprintf(table, "%s\t%d\t%d\t%s\t%s\n", x.Fate, x.Partition, x.Offset, x.Timestamp.Format(time.RFC3339Nano), x.Detail)
+		edge := cmp.Or(x.Headers[topic.HeaderEdge], "-")
+		fmt.Fprintf(table, "%s\t%d\t%d\t%s\t%s\t%s\n", x.Fate, x.Partition, x.Offset, x.Timestamp.Format(time.RFC3339Nano), edge, x.Detail)
 	}
 	if err := table.Flush(); err != nil {
 		return err

@@ -128,6 +128,7 @@ func BenchmarkBatch(b *testing.B) {
 				encoded[i] = append(encoded[i], kv{e.AppendKey(nil), e.AppendJSON(nil), []kgo.RecordHeader{
 					{Key: topic.HeaderEventID, Value: []byte(e.ID().String())},
 					{Key: topic.HeaderContentHash, Value: hex.AppendEncode(nil, hash[:])},
+					{Key: topic.HeaderEdge, Value: []byte("0123456789ab")},
 				}})
 			}
 		}

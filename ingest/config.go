@@ -92,7 +92,7 @@ type spoolConfig struct {
 	Bytes      int64         `mapstructure:"bytes" help:"most bytes of events on the disk"`
 	After      time.Duration `mapstructure:"after" help:"how long an event waits for the log's acknowledgement before it is spooled"`
 	DrainBytes int64         `mapstructure:"drain_rate_bytes" help:"most bytes a second that go from the spool to the log, beside live traffic"`
-	Edge       string        `mapstructure:"edge" help:"name of this edge in its watermarks; empty: made with the folder, and kept there"`
+	Edge       string        `mapstructure:"edge" help:"name of this edge in its watermarks and on the records it makes; empty: made with the folder, and kept there"`
 }
 
 type shutdownConfig struct {

@@ -89,7 +89,7 @@ func serve(ctx context.Context, cfg config, again rereading, log *slog.Logger, l
 		access.watch.Add(answers.source(again.file))
 	}
 	limits := cfg.api()
-	limits.Guard = access.guard
+	limits.Edge, limits.Guard = kept.edge(cfg), access.guard
 	limiter := admission.NewLimiter(admission.Config(cfg.Admission), reg)
 	limits.Limiter = limiter
 	api, err := httpapi.New(limits, answers.parts, log, reg)

@@ -91,6 +91,14 @@ func openSpool(cfg config, producer *produce.Producer, log *slog.Logger, reg *pr
 	return k, nil
 }
 
+// edge is the name of this edge: the spool's, or without one what is configured.
+func (k *spooling) edge(cfg config) string {
+	if k == nil {
+		return cfg.Spool.Edge
+	}
+	return k.store.Edge()
+}
+
 // controlTopic is the control topic of an edge that is configured so.
 type controlTopic struct {
 	cfg      config

@@ -107,7 +107,8 @@ func TestSpooled(t *testing.T) {
 	times := map[string]int{}
 	for _, r := range allRecords(t, e.cluster) {
 		times[string(r.Key)]++
-		require.Len(t, r.Headers, 2, "the headers of %s", r.Key)
+		require.Len(t, r.Headers, 3, "the headers of %s", r.Key)
+		require.Equal(t, kgo.RecordHeader{Key: topic.HeaderEdge, Value: []byte(st.Edge)}, r.Headers[2])
 	}
 	for i := range 23 {
 		require.Positive(t, times[fmt.Sprintf("app:click:u%d:2026-01-02T03:04:05.000000000Z", i)], "event %d", i)

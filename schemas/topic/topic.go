@@ -31,6 +31,8 @@ const (
 	HeaderEventID = "event-id"
 	// HeaderContentHash is the payload's hash, 32 hexadecimal digits.
 	HeaderContentHash = "content-hash"
+	// HeaderEdge is the name of the edge that took the event.
+	HeaderEdge = "edge"
 	// HeaderSchema names the schema that the event was validated by.
 	HeaderSchema = "schema"
 	// HeaderTraceparent is the W3C Trace Context of the request.

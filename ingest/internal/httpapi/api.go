@@ -35,6 +35,7 @@ type Parts struct {
 // API is the edge's HTTP interface. It is safe for concurrent use.
 type API struct {
 	cfg     Config
+	edge    []byte // cfg.Edge as its records carry it; nil when it is empty
 	parts   Parts
 	logger  *slog.Logger
 	metrics *metrics
@@ -57,8 +58,12 @@ func New(cfg Config, parts Parts, logger *slog.Logger, reg *prometheus.Registry)
 		return nil, fmt.Errorf("limits: %w", err)
 	}
 	budget := decode.NewBudget(cfg.InFlightBytes)
+	var edge []byte
+	if cfg.Edge != "" {
+		edge = []byte(cfg.Edge)
+	}
 	return &API{
-		cfg: cfg, parts: parts, logger: logger,
+		cfg: cfg, edge: edge, parts: parts, logger: logger,
 		metrics: newMetrics(reg, budget),
 		budget:  budget,
 		reader:  decode.NewReader(budget),

@@ -112,7 +112,7 @@ func (a *API) postBatch(w http.ResponseWriter, r *http.Request) *problem.Error {
 	begun, received := time.Now(), a.parts.Now()
 	a.bodyRead(w, r)
 
-	b := &batch{cfg: a.cfg, budget: a.budget, memory: &a.memory, stamp: newStamp(r.Header, received), now: received, visit: &visit}
+	b := &batch{cfg: a.cfg, budget: a.budget, memory: &a.memory, stamp: a.newStamp(r.Header, received), now: received, visit: &visit}
 	defer func() { b.budget.Give(b.taken) }()
 	if perr := a.split(b, media, body.Bytes()); perr != nil {
 		return perr

@@ -29,6 +29,8 @@ type Config struct {
 	// InFlightBytes bounds what all requests in flight hold together: bodies,
 	// records made of them, answers. Default 512 MiB.
 	InFlightBytes int64
+	// Edge is the name that records carry of who took them. Default "": none.
+	Edge string
 	// Guard says who may send what. Default nil: everyone everything.
 	Guard *guard.Guard
 	// Limiter bounds how much is in work at a time. Default nil: memory alone

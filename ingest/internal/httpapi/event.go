@@ -82,7 +82,7 @@ func (a *API) postEvent(w http.ResponseWriter, r *http.Request) *problem.Error {
 	if need := textBound(&e, schema); cap(s.text) < need {
 		s.text = make([]byte, 0, need)
 	}
-	stamp := newStamp(r.Header, received)
+	stamp := a.newStamp(r.Header, received)
 	s.text = stamp.fill(&s.delivery, &e, schema, s.text[:0], s.headers[:0])
 	along(&s.delivery, extra, stamp)
 	body.Release() // all of it is in the record

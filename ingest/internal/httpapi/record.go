@@ -16,11 +16,12 @@ import (
 // stamp is what all records of a request have in common.
 type stamp struct {
 	received    time.Time
+	edge        []byte // its name; nil when it has none
 	traceparent []byte // nil when there is none
 }
 
-func newStamp(h http.Header, received time.Time) stamp {
-	s := stamp{received: received}
+func (a *API) newStamp(h http.Header, received time.Time) stamp {
+	s := stamp{received: received, edge: a.edge}
 	if tp := h.Get("Traceparent"); validTraceparent(tp) {
 		s.traceparent = []byte(tp)
 	}
@@ -43,7 +44,7 @@ func validTraceparent(s string) bool {
 	return true
 }
 
-const maxHeaders = 4
+const maxHeaders = 5
 
 // textBound is at least the bytes that the key, the value and the headers of e
 // have together.
@@ -75,6 +76,9 @@ func (s stamp) fill(d *delivery.Delivery, e *event.Event, schema string, text []
 	hash := event.PayloadHash(e.Payload)
 	text = hex.AppendEncode(text, hash[:])
 	headers = append(headers, kgo.RecordHeader{Key: topic.HeaderContentHash, Value: cut(at)})
+	if s.edge != nil {
+		headers = append(headers, kgo.RecordHeader{Key: topic.HeaderEdge, Value: s.edge})
+	}
 	if schema != "" {
 		at = len(text)
 		text = append(text, schema...)
