@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"sluice/consumer/internal/doctor"
 )
 
 // doctored runs the command as a process would, and returns what it printed and
@@ -81,4 +83,27 @@ func TestDoctorCommand(t *testing.T) {
 	require.Contains(t, out, "ClickHouse could not be asked")
 	require.Regexp(t, `(?m)^ok +kafka\.events\.cleanup_policy`, out, "the side that answers is judged all the same")
 	s.engine.Restart()
+}
+
+// A second group on the same topic and database ("--group.id", mistyped) decided every
+// record beside the first: ranges overlapped, and the balance never added up again.
+func TestASecondGroupIsRefused(t *testing.T) {
+	s := newStack(t)
+	stop := s.consuming()
+	s.produce(record(1, `{}`))
+	require.Equal(t, 1, s.verified().Rows)
+	other := s.cfg
+	other.Group.ID = "mistyped"
+	err := consume(t.Context(), other, s.log, unregistered())
+	require.ErrorIs(t, err, doctor.ErrRefused)
+	require.ErrorContains(t, err, `the group "`+s.cfg.Group.ID+`" writes the topic`)
+	_, said, status := s.says("doctor", "--group.id", "mistyped")
+	require.Equal(t, 1, status, said)
+	stop()
+	s.cfg = other // renamed on purpose: the old group has no members any more
+	stop = s.consuming()
+	defer stop()
+	s.produce(record(2, `{}`))
+	require.Equal(t, 2, s.verified().Rows)
+	require.Zero(t, s.wrong())
 }

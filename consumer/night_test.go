@@ -158,12 +158,12 @@ func TestOffsetsSetByHand(t *testing.T) {
 	require.Zero(t, status, said)
 	run = strings.Fields(out[strings.Index(out, "--undo"):])[1]
 	address, stop := s.consumingWithStatus()
-	require.Equal(t, before, s.verified())
 	history := func(kind string) []operations.Operation {
 		out, _, _ := s.says("replay", "history", "--json", "--kinds", kind)
 		return lines[operations.Operation](t, out)
 	}
-	require.Eventually(t, func() bool { return len(history(operations.Reread)) == 1 }, 20*time.Second, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return len(history(operations.Reread)) == 1 }, 60*time.Second, 50*time.Millisecond)
+	require.Equal(t, before, s.verified())
 	require.EqualValues(t, gone, history(operations.Reread)[0].Written)
 	require.Contains(t, strings.Join(s.look(address).Notes, "\n"), "read again from 0")
 	stop()

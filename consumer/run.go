@@ -26,6 +26,7 @@ import (
 	"sluice/consumer/internal/kafka"
 	"sluice/consumer/internal/migrate"
 	"sluice/consumer/internal/monitor"
+	"sluice/consumer/internal/operations"
 	"sluice/consumer/internal/partition"
 	"sluice/consumer/internal/replay"
 	"sluice/consumer/internal/store"
@@ -105,6 +106,10 @@ func consumeTopic(ctx context.Context, cfg config, log *slog.Logger, mon *monito
 		return false, nil
 	case err != nil:
 		return false, err
+	}
+
+	if err := claimTopic(ctx, cfg, k, st, log); err != nil {
+		return false, nil // told to stop
 	}
 
 	// Owners outlive the signal to stop: they finish what they are at.
@@ -194,6 +199,26 @@ func consumeTopic(ctx context.Context, cfg config, log *slog.Logger, mon *monito
 	log.Info("stopping: finishing the batches at hand")
 	member.Leave()
 	return again.Load(), nil
+}
+
+// claimTopic writes down that this group writes the topic's rows, for the doctors of
+// others. It tries until that is written; an error is ctx's.
+func claimTopic(ctx context.Context, cfg config, k *kafka.Log, st *store.Store, log *slog.Logger) error {
+	for {
+		id, _, err := k.Topic(ctx)
+		if err == nil {
+			err = operations.Log{Conn: st.Conn()}.Write(ctx, operations.GroupOf(id, cfg.Group.ID, who()))
+		}
+		if err == nil || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		log.Warn("that this group writes the topic can't be written down yet", "error", err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 // awaitSchema waits until look, which asks ClickHouse for its schema, finds the

@@ -191,5 +191,8 @@ func Judge(s Setup, f Facts) Report {
 	} else {
 		judgeKafka(&r, s, f.Kafka, f.ClickHouse.Barriers.Value)
 	}
+	if len(r.Away) == 0 {
+		r.add("one_group", oneGroup(s, f))
+	}
 	return r
 }

@@ -53,6 +53,8 @@ type ClickHouse struct {
 	Disks Known[[]Disk]
 	// Barriers are the partition counts that the journal records.
 	Barriers Known[[]Commit]
+	// Groups are the consumer groups that write rows of a topic, by its id.
+	Groups Known[[]Writer]
 	// Access are the statements of roles and rights that are missing.
 	Access Known[[]string]
 	// ReadOnly are the replicated tables that take no writes.
@@ -99,6 +101,8 @@ type Kafka struct {
 	Brokers map[int32]Known[map[string]string]
 	// Commits are what the group's commits of ours say.
 	Commits Known[[]Commit]
+	// Groups are the groups that have members.
+	Groups Known[[]string]
 }
 
 // Topic is a topic's shape.
@@ -108,6 +112,9 @@ type Topic struct {
 	// Replicas is the least number of replicas of any partition.
 	Replicas int
 }
+
+// Writer is the consumer group that wrote rows of a topic last.
+type Writer struct{ TopicID, Group string }
 
 // Commit is what a commit of ours, or a barrier in the journal, says of the
 // topic it was made for.

@@ -245,6 +245,10 @@ func rest(ctx context.Context, conn driver.Conn, c *ClickHouse) error {
 		func(r driver.Rows) (b Commit, err error) { return b, r.Scan(&b.Partition, &b.TopicID, &b.Partitions) }); err != nil {
 		return err
 	}
+	if err := list(ctx, conn, &c.Groups, "SELECT outcome, detail FROM operations FINAL WHERE kind = 'group'",
+		func(r driver.Rows) (w Writer, err error) { return w, r.Scan(&w.TopicID, &w.Group) }); err != nil {
+		return err
+	}
 	return list(ctx, conn, &c.ReadOnly, `
 		SELECT table FROM system.replicas WHERE database = currentDatabase() AND table IN ('event_log', 'journal') AND is_readonly`,
 		func(r driver.Rows) (s string, err error) { return s, r.Scan(&s) })

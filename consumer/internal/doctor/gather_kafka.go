@@ -64,7 +64,27 @@ func gatherKafka(ctx context.Context, admin *kadm.Client, s Setup, k *Kafka) err
 	if err := brokerConfigs(ctx, admin, meta.Brokers.NodeIDs(), k); err != nil {
 		return err
 	}
+	if err := groups(ctx, admin, k); err != nil {
+		return err
+	}
 	return commits(ctx, admin, s, k)
+}
+
+func groups(ctx context.Context, admin *kadm.Client, k *Kafka) error {
+	all, err := admin.ListGroups(ctx)
+	switch {
+	case err != nil && denied(err) != nil:
+		k.Groups.Err = denied(err)
+		return nil //nolint:nilerr // that they are hidden is the fact
+	case err != nil:
+		return fmt.Errorf("the groups: %w", err)
+	}
+	for _, g := range all.Sorted() {
+		if g.State != "Empty" && g.State != "Dead" {
+			k.Groups.Value = append(k.Groups.Value, g.Group)
+		}
+	}
+	return nil
 }
 
 func topicConfigs(ctx context.Context, admin *kadm.Client, topics []string, k *Kafka) error {

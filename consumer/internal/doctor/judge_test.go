@@ -17,6 +17,14 @@ func TestJudge(t *testing.T) {
 	cluster := setup()
 	cluster.Durability = Cluster
 	id := uuid.New()
+	// writers: a group writes a topic, and these have members.
+	writers := func(topicID uuid.UUID, writer string, active ...string) func(*Facts) {
+		return func(f *Facts) {
+			f.Kafka.Topics["events"] = Known[Topic]{Value: Topic{ID: id, Partitions: 3, Replicas: 1}}
+			f.ClickHouse.Groups.Value = []Writer{{topicID.String(), writer}}
+			f.Kafka.Groups.Value = active
+		}
+	}
 	topicOf := func(id uuid.UUID, partitions int32, replicas int) func(*Facts) {
 		return func(f *Facts) { f.Kafka.Topics["events"] = Known[Topic]{Value: Topic{id, partitions, replicas}} }
 	}
@@ -112,6 +120,11 @@ func TestJudge(t *testing.T) {
 			topicOf(id, 3, 1)(f)
 			f.ClickHouse.Barriers = Known[[]Commit]{Value: []Commit{{0, id, 3}, {1, uuid.New(), 12}}}
 		}, "kafka.partition_count", "", ""},
+		{"another group wrote here, and is gone", setup(), writers(id, "old", setup().Group), "one_group", "", ""},
+		{"this group writes here", setup(), writers(id, setup().Group, setup().Group, "tool"), "one_group", "", ""},
+		{"another group writes here", setup(), writers(id, "old", "old"), "one_group", Refuse, "set group.id to old"},
+		{"another group writes another topic", setup(), writers(uuid.New(), "old", "old"), "one_group", "", ""},
+		{"groups are hidden", setup(), func(f *Facts) { f.Kafka.Groups.Err = errHidden }, "one_group", Unknown, ""},
 		{"partitions added since the journal's barriers", setup(), func(f *Facts) {
 			topicOf(id, 6, 1)(f)
 			f.ClickHouse.Barriers = Known[[]Commit]{Value: []Commit{{0, id, 3}, {1, id, 3}}}

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -300,6 +301,23 @@ func offsetsRetention(s Setup, k Kafka) *Finding {
 		return warn(fmt.Sprintf("%s of broker %d is %s, less than the longest outage (%s)", name, id, v, s.LongestOutage),
 			"the group's commits are gone after an outage, and all that the log holds is compared again",
 			fmt.Sprintf("in every broker's server.properties: %s=%d", name, int64(2*s.LongestOutage/time.Minute)), "restart the brokers, one after the other")
+	})
+}
+
+// oneGroup: the intents of one group are not seen by the members of another, so two
+// groups that write to one database decide the same records both.
+func oneGroup(s Setup, f Facts) *Finding {
+	return of(f.ClickHouse.Groups, func(writers []Writer) *Finding {
+		return of(f.Kafka.Groups, func(active []string) *Finding {
+			for _, w := range writers {
+				if w.TopicID == f.Kafka.Topics[s.Topic].Value.ID.String() && w.Group != s.Group && slices.Contains(active, w.Group) {
+					return refuse(fmt.Sprintf("the group %q writes the topic %s to this database, has members, and is not this one, %q", w.Group, s.Topic, s.Group),
+						"two groups decide the same records, and the balance never adds up again",
+						fmt.Sprintf("stop the consumers of one of the two, or set group.id to %s, or clickhouse.dsn to a database of its own", w.Group))
+				}
+			}
+			return nil
+		})
 	})
 }
 

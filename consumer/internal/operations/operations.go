@@ -29,6 +29,7 @@ const (
 	GrowTopic  = "topic grow"
 	Promote    = "schema promote"
 	DeadLetter = "dead letter" // what became of one of them
+	Group      = "group"       // which consumer group writes a topic's rows
 )
 
 // The states of an operation.
@@ -53,6 +54,17 @@ type Operation struct {
 	Outcome string           `json:"outcome"`
 	Started time.Time        `json:"started_at"`
 	Updated time.Time        `json:"updated_at"`
+}
+
+// writing is the namespace of the ids that topics have in operations.
+var writing = uuid.NewSHA1(uuid.NameSpaceURL, []byte("sluice group"))
+
+// GroupOf says which consumer group writes the rows of a topic. Written again it
+// replaces itself: there is one at a time.
+func GroupOf(topicID uuid.UUID, group, who string) *Operation {
+	return &Operation{
+		ID: uuid.NewSHA1(writing, topicID[:]), Kind: Group, State: Done, Who: who, Detail: group, Outcome: topicID.String(),
+	}
 }
 
 // Log is the table.
