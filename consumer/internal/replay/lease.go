@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -35,6 +36,7 @@ const LeaseBound = 20 * time.Second
 const (
 	leasePrefix = "lease/"
 	leaseRenew  = 5 * time.Second
+	claimBound  = 15 * time.Second // a person waits: a broker that is away is not waited for
 )
 
 func (l Lease) key() string { return leasePrefix + l.Kind + "/" + l.Run.String() }
@@ -89,9 +91,11 @@ func Take(ctx context.Context, opts []kgo.Opt, topic string, l Lease) (release f
 		}
 		return write(ctx, value)
 	}
-	if err := claim(ctx); err != nil {
+	bound, cancelBound := context.WithTimeoutCause(ctx, claimBound, fmt.Errorf("Kafka did not answer for %s", claimBound))
+	defer cancelBound()
+	if err := claim(bound); err != nil {
 		client.Close()
-		return nil, fmt.Errorf("claiming the lease in %s: %w", topic, err)
+		return nil, fmt.Errorf("claiming the lease in %s: %w", topic, cmp.Or(context.Cause(bound), err))
 	}
 	drop := func() {
 		bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
@@ -100,10 +104,10 @@ func Take(ctx context.Context, opts []kgo.Opt, topic string, l Lease) (release f
 		client.Close()
 	}
 	all := map[string]Lease{}
-	err = scan(ctx, opts, topic, func(r *kgo.Record) { err = errors.Join(err, readLease(all, r)) })
+	err = scan(bound, opts, topic, func(r *kgo.Record) { err = errors.Join(err, readLease(all, r)) })
 	if err != nil {
 		drop()
-		return nil, fmt.Errorf("reading leases: %w", err)
+		return nil, fmt.Errorf("reading leases: %w", cmp.Or(context.Cause(bound), err))
 	}
 	mine := all[l.key()]
 	for _, other := range all {

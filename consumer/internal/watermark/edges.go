@@ -145,7 +145,8 @@ func endOf(ctx context.Context, client *kgo.Client, control string, log *slog.Lo
 	}
 }
 
-// Read reads what every edge said last, up to where the control topic ends now.
+// Read reads what every edge said last, up to where the control topic ends now. It
+// waits 15 seconds at most.
 func Read(ctx context.Context, opts []kgo.Opt, control string, log *slog.Logger) (*Edges, error) {
 	client, err := kgo.NewClient(append(opts[:len(opts):len(opts)], kgo.ConsumeTopics(control), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))...)
 	if err != nil {
@@ -163,10 +164,15 @@ func Read(ctx context.Context, opts []kgo.Opt, control string, log *slog.Logger)
 	select {
 	case <-read:
 		return e, nil
+	case <-time.After(readBound):
+		return nil, fmt.Errorf("reading the control topic %s: Kafka did not answer for %s", control, readBound)
 	case <-ctx.Done():
 		return nil, fmt.Errorf("reading the control topic %s: %w", control, ctx.Err())
 	}
 }
+
+// readBound is how long [Read] waits: a person does.
+const readBound = 15 * time.Second
 
 // Retire says in an edge's place that it is gone for good: it holds nothing back
 // any more. What it had accepted and never delivered is not waited for.

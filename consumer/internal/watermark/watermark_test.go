@@ -2,13 +2,17 @@ package watermark
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"net"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/goleak"
 
 	"sluice/schemas/topic"
@@ -189,4 +193,13 @@ func TestManyBoundsWaitInBoundedMemory(t *testing.T) {
 	require.NoError(t, p.Step(t.Context()))
 	require.NotEmpty(t, w.complete, "one of them has come to hold")
 	require.False(t, w.complete[0].After(at(999)))
+}
+
+// "consumer edges list" waited without end for a broker that is away.
+func TestReadDoesNotWaitForABrokerThatIsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		opts := []kgo.Opt{kgo.SeedBrokers("away:1"), kgo.Dialer(func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("away") })}
+		_, err := Read(t.Context(), opts, "control", slog.New(slog.DiscardHandler))
+		require.ErrorContains(t, err, "Kafka did not answer for 15s")
+	})
 }
