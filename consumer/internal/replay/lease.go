@@ -91,7 +91,7 @@ func Take(ctx context.Context, opts []kgo.Opt, topic string, l Lease) (release f
 		}
 		return write(ctx, value)
 	}
-	bound, cancelBound := context.WithTimeoutCause(ctx, claimBound, fmt.Errorf("Kafka did not answer for %s", claimBound))
+	bound, cancelBound := context.WithTimeoutCause(ctx, claimBound, fmt.Errorf("no answer from Kafka for %s", claimBound))
 	defer cancelBound()
 	if err := claim(bound); err != nil {
 		client.Close()

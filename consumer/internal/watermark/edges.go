@@ -165,7 +165,7 @@ func Read(ctx context.Context, opts []kgo.Opt, control string, log *slog.Logger)
 	case <-read:
 		return e, nil
 	case <-time.After(readBound):
-		return nil, fmt.Errorf("reading the control topic %s: Kafka did not answer for %s", control, readBound)
+		return nil, fmt.Errorf("reading the control topic %s: no answer from Kafka for %s", control, readBound)
 	case <-ctx.Done():
 		return nil, fmt.Errorf("reading the control topic %s: %w", control, ctx.Err())
 	}
