@@ -43,7 +43,8 @@ right that is missing) is listed as unknown and changes no status.
 
 Exit status: 0 all is well, or there are only warnings; 1 something must be
 mended; 2 it could not be told, because ClickHouse or Kafka did not answer.`,
-		Args: cobra.NoArgs,
+		Example: "  consumer doctor\n  consumer doctor --json | jq '.results[] | select(.severity)'",
+		Args:    cobra.NoArgs,
 		RunE: comparing(func(cmd *cobra.Command, t *tools) error {
 			s := doctorSetup(t.cfg)
 			r := doctor.Judge(s, doctor.Gather(cmd.Context(), s, t.store.Conn(), t.kafka.Admin()))

@@ -65,6 +65,7 @@ SLUICE_KAFKA_BROKERS), or by a flag (--kafka.brokers); the later wins.
 
 Exit status: 0 stopped in order, 1 the service could not go on, 2 usage,
 configuration, or a command that could not be carried out.`,
+		Example:       "  consumer --config consumer.yaml\n  consumer status",
 		Args:          cobra.NoArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -84,14 +85,37 @@ configuration, or a command that could not be carried out.`,
 	root.AddCommand(reportCommand())
 	root.AddCommand(dlqCommand(), lagCommand(), receiptCommand(), pauseCommand(), resumeCommand(), skipCommand(), offsetsCommand())
 	root.AddCommand(eraseCommand(), retentionCommand(), grantsCommand(), schemaCommand())
+	holders(root)
 	return root
+}
+
+// holders gives commands that only hold others an error for what is none of these:
+// cobra would show their help, and exit 0.
+func holders(cmd *cobra.Command) {
+	for _, sub := range cmd.Commands() {
+		if sub.HasSubCommands() && !sub.Runnable() {
+			sub.Args = cobra.ArbitraryArgs
+			sub.RunE = func(cmd *cobra.Command, args []string) error {
+				if len(args) == 0 {
+					return cmd.Help()
+				}
+				return usage("unknown command %q for %q: \"%s --help\" lists those there are", args[0], cmd.CommandPath(), cmd.CommandPath())
+			}
+		}
+		holders(sub)
+	}
 }
 
 func configCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "config",
 		Short: "Print the configuration in force as YAML, secrets masked",
-		Args:  cobra.NoArgs,
+		Long: `config prints the configuration that the service would run with, given the same file,
+environment and flags, as YAML that --config reads again. Secrets are masked.
+
+Exit status: 0 printed, 2 it is not valid.`,
+		Example: "  consumer config --group.id sluice > consumer.yaml",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := load(cmd)
 			if err != nil {

@@ -42,7 +42,8 @@ is shown as "?".
 Exit status: 0 every partition has an owner and moves; 1 something needs
 attention (it is listed); 2 it could not be told, because ClickHouse or Kafka did
 not answer.`,
-		Args: cobra.NoArgs,
+		Example: "  consumer status\n  consumer status --json --members consumer-1:8082,consumer-2:8082",
+		Args:    cobra.NoArgs,
 		RunE: comparing(func(cmd *cobra.Command, t *tools) error {
 			if len(members) == 0 {
 				members = []string{t.cfg.Admin.Address}

@@ -20,7 +20,14 @@ func topicsCommand() *cobra.Command {
 	topics.AddCommand(&cobra.Command{
 		Use:   "ensure",
 		Short: "Create the topics that are missing; what exists is left as it is",
-		Args:  cobra.NoArgs,
+		Long: `ensure creates those of the topics kafka.topic, kafka.dead_letters and kafka.control
+that are missing, as topics.partitions, topics.replication and topics.retention say,
+and prints of each whether it was created or exists. What exists is left as it is:
+"topics grow" adds partitions, and the doctor says what else is wrong.
+
+Exit status: 0 all are there, 2 it could not be done.`,
+		Example: "  consumer topics ensure --topics.partitions 12 --topics.replication 3",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := load(cmd)
 			if err != nil {

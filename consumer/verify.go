@@ -81,7 +81,8 @@ topic is; keys are sorted in temporary files of 50 bytes a record of the largest
 partition.
 
 Exit status: 0 all is as it should be, 1 it is not, 2 it could not be told.`,
-		Args: cobra.NoArgs,
+		Example: "  consumer verify --json",
+		Args:    cobra.NoArgs,
 		RunE: comparing(func(cmd *cobra.Command, t *tools) error {
 			if how.findings == "" {
 				how.findings = "sluice-verify-findings-" + time.Now().UTC().Format("20060102T150405Z") + ".ndjson"

@@ -78,7 +78,9 @@ what comes before it. "ingest config" prints what is in force.
 
 SIGTERM or SIGINT stops it in order: not ready, requests in flight finished,
 records flushed. A second one ends it at once.
-SIGHUP reads keys, schemas, certificates and ingest.mode again.`,
+SIGHUP reads keys, schemas, certificates and ingest.mode again.
+
+Exit status: 0 stopped in order, 1 it could not go on, 2 usage or configuration.`,
 		Example:       "  ingest --kafka.brokers kafka-1:9092,kafka-2:9092 --http.address :8080 --auth.keys_file keys.yaml",
 		Args:          cobra.NoArgs,
 		SilenceErrors: true,
@@ -106,5 +108,23 @@ SIGHUP reads keys, schemas, certificates and ingest.mode again.`,
 	root.CompletionOptions.DisableDefaultCmd = true
 	service.AddFlags(root.PersistentFlags(), defaults())
 	root.AddCommand(configCommand(environ), modeCommand(environ), keysCommand(environ), schemasCommand(environ), spoolCommand(environ))
+	holders(root)
 	return root
+}
+
+// holders gives commands that only hold others an error for what is none of these:
+// cobra would show their help, and exit 0.
+func holders(cmd *cobra.Command) {
+	for _, sub := range cmd.Commands() {
+		if sub.HasSubCommands() && !sub.Runnable() {
+			sub.Args = cobra.ArbitraryArgs
+			sub.RunE = func(cmd *cobra.Command, args []string) error {
+				if len(args) == 0 {
+					return cmd.Help()
+				}
+				return fmt.Errorf("unknown command %q for %q: \"%s --help\" lists those there are", args[0], cmd.CommandPath(), cmd.CommandPath())
+			}
+		}
+		holders(sub)
+	}
 }

@@ -70,6 +70,9 @@ type accepts.`,
 		Example: "  ingest schemas check --schemas.dir schemas/jsonschema --against-log --records 50000",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if bounds.Records < 1 || bounds.Bytes < 1 || bounds.Time <= 0 { // nothing would be read, and all be well
+				return errors.New("--records, --bytes and --time: want more than 0")
+			}
 			cfg, set, err := loadSchemas(cmd, environ, args)
 			if err != nil {
 				return err

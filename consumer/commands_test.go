@@ -1,0 +1,46 @@
+package main
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/stretchr/testify/require"
+)
+
+// leaves are the commands that do something.
+func leaves(cmd *cobra.Command) (out []*cobra.Command) {
+	if !cmd.HasSubCommands() {
+		return []*cobra.Command{cmd}
+	}
+	for _, sub := range cmd.Commands() {
+		out = append(out, leaves(sub)...)
+	}
+	return out
+}
+
+func TestEveryCommandTellsItsExitStatusAndShowsAnExample(t *testing.T) {
+	for _, cmd := range append(leaves(command()), command()) {
+		require.Contains(t, cmd.Long, "Exit status:", cmd.CommandPath())
+		require.Contains(t, cmd.Example, cmd.CommandPath(), cmd.CommandPath())
+	}
+}
+
+// "consumer dlq redrvie --yes" showed a help text and exited 0: a timer that ran it
+// did nothing, and nobody was told.
+func TestACommandThatIsNotThereIsAnError(t *testing.T) {
+	for _, cmd := range command().Commands() {
+		if !cmd.HasSubCommands() || cmd.Name() == "replay" { // which does something by itself
+			continue
+		}
+		c := command()
+		c.SetArgs([]string{cmd.Name(), "redrvie", "--help=false"})
+		var out bytes.Buffer
+		c.SetOut(&out)
+		c.SetErr(&out)
+		var exit exitError
+		require.ErrorAs(t, c.ExecuteContext(t.Context()), &exit, cmd.Name())
+		require.Equal(t, 2, exit.status)
+		require.ErrorContains(t, exit, `"redrvie"`)
+	}
+}
