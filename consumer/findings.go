@@ -52,7 +52,7 @@ func (f *findings) add(x verify.Finding) {
 		if f.file, f.err = os.Create(f.path); f.err != nil {
 			return
 		}
-		f.out = bufio.NewWriter(f.file)
+		f.out = bufio.NewWriterSize(f.file, 256<<10)
 		for _, x := range f.first {
 			f.write(x)
 		}

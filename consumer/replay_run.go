@@ -1,18 +1,17 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/schollz/progressbar/v3"
-	"golang.org/x/term"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
 	"sluice/consumer/internal/deadletter"
@@ -26,58 +25,99 @@ import (
 // leaseKind is what a replay's lease is of.
 const leaseKind = "replay"
 
-// wanting is a range of which something is missing.
-type wanting struct {
-	topic.Origin
-	replay.Span
+// running is a replay on its way.
+type running struct {
+	*tools
+	how    replaying
+	op     *operations.Operation
+	ranges []planned
+	asking *asking // nil: nothing is to be written
+	bar    *progressbar.ProgressBar
+
+	mu      sync.Mutex
+	results []replayed // of ranges
+	at      []int64    // up to where each was compared
 }
 
-// replay compares, and has the owners write what is missing.
+// replay compares, and has the owners write what is missing: each range as soon as
+// it was compared, unless somebody is to be asked first.
 func (t *tools) replay(ctx context.Context, how replaying) (results []replayed, err error) {
-	ranges, err := t.plan(ctx, how)
-	if err != nil {
+	r := &running{tools: t, how: how}
+	if r.ranges, err = t.plan(ctx, how); err != nil {
 		return nil, err
 	}
-	t.sayGone(ctx, ranges)
-	op := &operations.Operation{ID: uuid.New(), Kind: operations.Replay, State: operations.Running, Who: who(), Detail: how.String(), From: map[int32]int64{}, To: map[int32]int64{}}
-	for _, r := range ranges {
-		op.From[r.Self.Partition], op.To[r.Self.Partition] = r.From, r.To
+	t.sayGone(ctx, r.ranges)
+	r.op = &operations.Operation{ID: uuid.New(), Kind: operations.Replay, State: operations.Running, Who: who(), Detail: how.String(), From: map[int32]int64{}, To: map[int32]int64{}}
+	for _, x := range r.ranges {
+		r.op.From[x.Self.Partition], r.op.To[x.Self.Partition] = x.From, x.To
+		r.results = append(r.results, replayed{Partition: x.Self.Partition, From: x.From, To: x.To, Gone: x.gone})
+		r.at = append(r.at, x.From)
 	}
-	release, err := replay.Take(ctx, t.cfg.Kafka.Options(t.log), t.cfg.Kafka.Control, replay.Lease{Kind: leaseKind, Run: op.ID, By: op.Who, Since: time.Now().UTC()})
+	release, err := replay.Take(ctx, t.cfg.Kafka.Options(t.log), t.cfg.Kafka.Control, replay.Lease{Kind: leaseKind, Run: r.op.ID, By: r.op.Who, Since: time.Now().UTC()})
 	if err != nil {
 		return nil, err
 	}
 	defer release()
 	audit := operations.Log{Conn: t.store.Conn()}
-	if err := audit.Write(ctx, op); err != nil {
+	if err := audit.Write(ctx, r.op); err != nil {
 		return nil, err
 	}
-	at := map[int32]int64{}
 	defer func() {
-		if ended := t.ended(ctx, audit, op, results, at, err); err == nil {
+		if ended := r.ended(ctx, audit, err); err == nil {
 			err = ended
 		}
 	}()
-	results, missing, err := t.compare(ctx, how, ranges, at)
-	if err != nil || how.dryRun {
-		return results, err
+	if err := r.run(ctx); err != nil || how.dryRun || !how.reprocess || r.sum(func(x replayed) int { return x.GoodNow }) == 0 {
+		return r.results, err
 	}
-	if len(missing) > 0 {
-		if !how.yes && !t.confirm(fmt.Sprintf("%d records are missing. Have them written?", count(results, func(r replayed) int { return r.Missing }))) {
-			return results, errors.New("nothing was written: it was not confirmed (--yes does not ask)")
-		}
-		if err := t.ask(ctx, how, op.ID, missing, results); err != nil {
-			return results, err
-		}
-	}
-	if how.reprocess && count(results, func(r replayed) int { return r.GoodNow }) > 0 {
-		done, err := t.redrive(ctx, redriving{choice: deadletter.Choice{Within: within(ranges), Filter: how.filter}, yes: true})
-		if err != nil {
-			return results, err
-		}
+	done, err := t.redrive(ctx, redriving{choice: deadletter.Choice{Within: within(r.ranges), Filter: how.filter}, yes: true})
+	if err == nil {
 		fmt.Fprintf(t.err, "%d dead letters were put through\n", done.Redriven)
 	}
-	return results, nil
+	return r.results, err
+}
+
+func (r *running) run(ctx context.Context) error {
+	var offsets int64
+	for _, x := range r.ranges {
+		offsets += x.To - x.From
+	}
+	r.bar = r.progress(offsets, "replay")
+	defer r.bar.Finish() //nolint:errcheck // a bar that can't be drawn is no fault
+	if r.how.dryRun {
+		return r.compare(ctx, 1, func(context.Context, int, []replay.Span, bool) error { return nil })
+	}
+	r.asking = &asking{running: r, parent: ctx, found: make([]replay.Spans, len(r.ranges)), written: map[uuid.UUID]int{}}
+	if r.how.yes || !r.asks() {
+		return r.asking.end(r.compare(ctx, comparedAtOnce, r.asking.add))
+	}
+	missing := make([]replay.Spans, len(r.ranges))
+	if err := r.compare(ctx, 1, func(_ context.Context, i int, spans []replay.Span, _ bool) error {
+		for _, x := range spans {
+			missing[i].AddSpan(x)
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	n := r.sum(func(x replayed) int { return x.Missing })
+	if n == 0 {
+		return nil
+	}
+	if !r.confirm(fmt.Sprintf("%d records are missing. Have them written?", n)) {
+		return errors.New("nothing was written: it was not confirmed (--yes does not ask)")
+	}
+	each, ctx := errgroup.WithContext(ctx)
+	for i := range r.ranges {
+		each.Go(func() error { return r.asking.add(ctx, i, missing[i].All(), true) })
+	}
+	return r.asking.end(each.Wait())
+}
+
+func (r *running) sum(n func(replayed) int) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return count(r.results, n)
 }
 
 // within tells which origins lie in the ranges.
@@ -132,76 +172,115 @@ func (t *tools) sayGone(ctx context.Context, ranges []planned) {
 	}
 }
 
-// compare compares all ranges; at is how far each partition has come.
-func (t *tools) compare(ctx context.Context, how replaying, ranges []planned, at map[int32]int64) ([]replayed, []wanting, error) {
-	told := findings{to: t.err, path: how.findings}
+// comparedAtOnce is how many partitions are compared at a time where their owners are
+// asked meanwhile: as many owners have something to do.
+const comparedAtOnce = 4
+
+// compare compares the ranges, so many at a time. lacks is told what is missing of
+// each chunk that was compared, and of the last of a range that it is the last.
+func (r *running) compare(ctx context.Context, atOnce int, lacks func(ctx context.Context, i int, missing []replay.Span, last bool) error) error {
+	told := findings{to: r.err, path: r.how.findings}
 	defer told.close()
-	settled, err := deadletter.Settled(ctx, t.store.Conn())
+	settled, err := deadletter.Settled(ctx, r.store.Conn())
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	gone, err := tombstone.Read(ctx, t.store.Conn())
+	gone, err := tombstone.Read(ctx, r.store.Conn())
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	var all []verify.Range
-	for _, r := range ranges {
-		all = append(all, r.Range)
-		at[r.Self.Partition] = r.From
-	}
-	bar := t.bar(all, "compare")
-	defer bar.Finish() //nolint:errcheck // a bar that can't be drawn is no fault
 	var limit *rate.Limiter
-	if how.rate > 0 {
-		limit = rate.NewLimiter(rate.Limit(how.rate), 1<<30)
+	if r.how.rate > 0 {
+		limit = rate.NewLimiter(rate.Limit(r.how.rate), 1<<30)
 		limit.AllowN(time.Now(), 1<<30)
 	}
-	c := replay.Comparison{
-		Open: t.kafka.Open, Conn: t.store.Conn(), Filter: how.filter,
-		Settled: func(o topic.Origin) bool { _, ok := settled[o]; return ok },
-		Taken:   gone.Fate,
-		Found: func(f replay.Found) {
-			told.add(verify.Finding{Kind: f.Kind, Origin: f.Origin, Key: f.Key, What: f.What})
-		},
-	}
-	var results []replayed
-	var missing []wanting
-	for _, r := range ranges {
-		p := r.Self.Partition
-		c.Progress = func(next int64, records int) {
-			bar.Add64(next - at[p]) //nolint:errcheck // as above
-			at[p] = next
-			if limit != nil {
-				limit.WaitN(ctx, min(records, 1<<30)) //nolint:errcheck // the context's end is seen by what comes next
+	each, ctx := errgroup.WithContext(ctx)
+	each.SetLimit(atOnce)
+	for i, x := range r.ranges {
+		each.Go(func() error {
+			c := replay.Comparison{
+				Open: r.kafka.OpenSmall, Conn: r.store.Conn(), Filter: r.how.filter,
+				Settled: func(o topic.Origin) bool { _, ok := settled[o]; return ok },
+				Taken:   gone.Fate,
+				Found: func(f replay.Found) {
+					r.mu.Lock()
+					defer r.mu.Unlock()
+					told.add(verify.Finding{Kind: f.Kind, Origin: f.Origin, Key: f.Key, What: f.What})
+				},
+				Compared: func(ctx context.Context, chunk replay.Chunk) error {
+					if limit != nil {
+						if err := limit.WaitN(ctx, min(chunk.Records, 1<<30)); err != nil {
+							return err
+						}
+					}
+					if err := lacks(ctx, i, chunk.Missing, chunk.Next >= x.To); err != nil {
+						return err
+					}
+					r.reached(i, chunk.Next)
+					return nil
+				},
 			}
-		}
-		d, lacks, next, err := c.Run(ctx, replay.Range{Partition: p, Partitions: r.Partitions, From: r.From, To: r.To, Parts: parts(r.Range)})
-		results = append(results, replayed{
-			Partition: p, From: r.From, To: r.To, Gone: r.gone,
-			Records: d.Records, Present: d.Present, Missing: d.Missing, Different: d.Different, GoodNow: d.GoodNow, Expired: d.Expired, Erased: d.Erased,
+			d, next, err := c.Run(ctx, replay.Range{Partition: x.Self.Partition, Partitions: x.Partitions, From: x.From, To: x.To, Parts: parts(x.Range)})
+			r.compared(i, d)
+			if err != nil {
+				return fmt.Errorf("partition %d, from offset %d: %w", x.Self.Partition, next, err)
+			}
+			return nil
 		})
-		if err != nil {
-			return results, nil, fmt.Errorf("partition %d, from offset %d: %w", p, next, err)
-		}
-		for _, span := range lacks {
-			missing = append(missing, wanting{topic.Origin{TopicID: r.Self.TopicID, Partition: p}, span})
-		}
 	}
-	return results, missing, nil
+	return each.Wait()
+}
+
+// reached notes up to where a range was compared.
+func (r *running) reached(i int, next int64) {
+	r.mu.Lock()
+	r.at[i] = next
+	r.mu.Unlock()
+	r.show()
+}
+
+// compared notes what was found.
+func (r *running) compared(i int, d replay.Diff) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	x := &r.results[i]
+	x.Records, x.Present, x.Missing, x.Different, x.GoodNow, x.Expired, x.Erased = d.Records, d.Present, d.Missing, d.Different, d.GoodNow, d.Expired, d.Erased
+}
+
+// next is the first offset of a range that is not done: not compared, or asked for
+// and not written.
+func (r *running) next(i int) int64 {
+	r.mu.Lock()
+	next := r.at[i]
+	r.mu.Unlock()
+	if r.asking != nil {
+		next = min(next, r.asking.undone(i))
+	}
+	return next
+}
+
+// show draws how much is done.
+func (r *running) show() {
+	var n int64
+	for i, x := range r.ranges {
+		n += r.next(i) - x.From
+	}
+	r.bar.Set64(n) //nolint:errcheck // a bar that can't be drawn is no fault
 }
 
 // ended writes down how the run ended, and says where to go on.
-func (t *tools) ended(ctx context.Context, audit operations.Log, op *operations.Operation, results []replayed, at map[int32]int64, cause error) error {
+func (r *running) ended(ctx context.Context, audit operations.Log, cause error) error {
+	op := r.op
 	op.Found = map[string]int64{}
-	for _, r := range results {
-		op.Found["records"] += int64(r.Records)
-		op.Found["present"] += int64(r.Present)
-		op.Found["missing"] += int64(r.Missing)
-		op.Found["different"] += int64(r.Different)
-		op.Found["expired"] += int64(r.Expired)
-		op.Found["erased"] += int64(r.Erased)
-		op.Found["good_now"] += int64(r.GoodNow)
-		op.Written += uint64(r.Written)
+	for _, x := range r.results {
+		op.Found["records"] += int64(x.Records)
+		op.Found["present"] += int64(x.Present)
+		op.Found["missing"] += int64(x.Missing)
+		op.Found["different"] += int64(x.Different)
+		op.Found["expired"] += int64(x.Expired)
+		op.Found["erased"] += int64(x.Erased)
+		op.Found["good_now"] += int64(x.GoodNow)
+		op.Written += uint64(x.Written)
 	}
 	op.State, op.Outcome = operations.Done, fmt.Sprintf("%d of %d records were missing, %d written", op.Found["missing"], op.Found["records"], op.Written)
 	if cause != nil {
@@ -209,9 +288,9 @@ func (t *tools) ended(ctx context.Context, audit operations.Log, op *operations.
 		if ctx.Err() != nil {
 			op.State = operations.Interrupted
 		}
-		if from := resume(at, op.To); from != "" {
+		if from := r.resume(); from != "" {
 			op.Outcome += "; go on with --from " + from
-			fmt.Fprintf(t.err, "stopped; go on with: consumer replay --from %s\n", from)
+			fmt.Fprintf(r.err, "stopped; go on with: consumer replay --from %s\n", from)
 		}
 	}
 	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
@@ -219,145 +298,13 @@ func (t *tools) ended(ctx context.Context, audit operations.Log, op *operations.
 	return audit.Write(bound, op)
 }
 
-// resume is --from for what has not been compared.
-func resume(at, to map[int32]int64) string {
+// resume is --from for what is not done.
+func (r *running) resume() string {
 	var out []string
-	for p, next := range at {
-		if next < to[p] {
-			out = append(out, fmt.Sprintf("%d:%d", p, next))
+	for i, x := range r.ranges {
+		if next := r.next(i); next < x.To {
+			out = append(out, fmt.Sprintf("%d:%d", x.Self.Partition, next))
 		}
 	}
-	slices.Sort(out)
 	return strings.Join(out, ",")
-}
-
-// ask has the owners do it; if there are none, it becomes the owner.
-func (t *tools) ask(ctx context.Context, how replaying, op uuid.UUID, missing []wanting, results []replayed) error {
-	orders, err := replay.Look(ctx, t.cfg.Kafka.Options(t.log), t.cfg.Kafka.Control)
-	if err != nil {
-		return err
-	}
-	spread := map[int32]bool{}
-	var offsets int64
-	for _, m := range missing {
-		spread[m.Partition] = true
-		offsets += m.To - m.From
-		if p, paused := orders.Pauses[m.Partition]; paused {
-			return fmt.Errorf("partition %d is %s; nothing is written there until \"consumer resume --partitions %d\"", m.Partition, p, m.Partition)
-		}
-	}
-	var requests []replay.Request
-	for i, m := range missing {
-		requests = append(requests, replay.Request{
-			Run: uuid.NewSHA1(op, fmt.Append(nil, i)), Operation: op, TopicID: m.TopicID, Partition: m.Partition, From: m.From, To: m.To,
-			Filter: how.filter, Rate: how.rate / float64(len(spread)), By: who(), At: time.Now().UTC(),
-		})
-	}
-	ctx, done, err := t.owned(ctx)
-	if err != nil {
-		return err
-	}
-	bar := t.progress(offsets, "write")
-	at, written := map[uuid.UUID]int64{}, map[uuid.UUID]int{}
-	silent := time.AfterFunc(silence, func() { fmt.Fprintln(t.err, "no owner has answered yet; \"consumer status\" shows what holds them up") })
-	err = replay.Ask(ctx, t.cfg.Kafka.Options(t.log), t.cfg.Kafka.Control, requests, func(p replay.Progress) {
-		silent.Reset(silence)
-		if p.Error != "" {
-			fmt.Fprintf(t.err, "partition %d: %s; it recovers and goes on\n", p.Partition, p.Error)
-			return
-		}
-		from := at[p.Run]
-		if from == 0 {
-			from = requests[slices.IndexFunc(requests, func(r replay.Request) bool { return r.Run == p.Run })].From
-		}
-		bar.Add64(max(p.Next-from, 0)) //nolint:errcheck // a bar that can't be drawn is no fault
-		at[p.Run] = p.Next
-		for i := range results {
-			if results[i].Partition == p.Partition { // an owner that took over counts from where it began
-				results[i].Written += max(p.Written+p.Journaled-written[p.Run], 0)
-			}
-		}
-		written[p.Run] = p.Written + p.Journaled
-	})
-	silent.Stop()
-	bar.Finish() //nolint:errcheck // as above
-	return done(err)
-}
-
-// silence is after how long a command says that nobody answers it.
-const silence = 20 * time.Second
-
-// owned makes sure that somebody owns the partitions: if no consumer runs, this
-// process does until done is called, which passes on the error of either.
-func (t *tools) owned(ctx context.Context) (owning context.Context, done func(error) error, err error) {
-	var s status
-	s.Topic, s.Group = t.cfg.Kafka.Topic, t.cfg.Group.ID
-	if _, err := s.askGroup(ctx, t.kafka.Admin()); err != nil {
-		return nil, nil, fmt.Errorf("looking for the partitions' owners: %w", err)
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	owned := make(chan error, 1)
-	if len(s.Members) == 0 {
-		fmt.Fprintln(t.err, "no consumer runs: joining the group to do it here")
-		go func() {
-			err := consume(ctx, t.cfg, t.log, unregistered())
-			if err != nil {
-				cancel()
-			}
-			owned <- err
-		}()
-	} else {
-		owned <- nil
-	}
-	return ctx, func(err error) error {
-		ended := ctx.Err() != nil
-		cancel()
-		if own := <-owned; own != nil {
-			return errors.Join(own, dropCanceled(err))
-		}
-		if ended && err == nil {
-			return nil
-		}
-		return err
-	}, nil
-}
-
-func dropCanceled(err error) error {
-	if errors.Is(err, context.Canceled) {
-		return nil
-	}
-	return err
-}
-
-// confirm asks the person at the terminal; where there is none, it is taken for
-// granted.
-func (t *tools) confirm(question string) bool {
-	if !term.IsTerminal(int(os.Stdin.Fd())) || !t.terminal() {
-		return true
-	}
-	fmt.Fprintf(t.err, "%s [y/N] ", question)
-	answer, _ := bufio.NewReader(os.Stdin).ReadString('\n')
-	return strings.EqualFold(strings.TrimSpace(answer), "y")
-}
-
-func (t *tools) terminal() bool {
-	file, ok := t.err.(*os.File)
-	return ok && term.IsTerminal(int(file.Fd()))
-}
-
-// progress is a bar over so many records, with their rate and the time that
-// remains, drawn only on a terminal.
-func (t *tools) progress(n int64, what string) *progressbar.ProgressBar {
-	return progressbar.NewOptions64(n,
-		progressbar.OptionSetDescription(what), progressbar.OptionSetWriter(t.err),
-		progressbar.OptionSetVisibility(t.terminal()), progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetPredictTime(true),
-		progressbar.OptionSetItsString("records"), progressbar.OptionClearOnFinish())
-}
-
-func count[T any](all []T, n func(T) int) int {
-	sum := 0
-	for _, x := range all {
-		sum += n(x)
-	}
-	return sum
 }

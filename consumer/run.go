@@ -148,6 +148,7 @@ func consumeTopic(ctx context.Context, cfg config, log *slog.Logger, mon *monito
 	tasks.Go(func() { lag.Run(owning) })
 
 	budget := rate.NewLimiter(rate.Limit(cfg.Budget.InsertsPerSecond), max(1, int(cfg.Budget.InsertsPerSecond/4)))
+	turns := partition.NewTurns(partition.StepsAtOnce)
 	audit := newAudit(st.Conn(), mon, log)
 	tasks.Go(func() { audit.run(owning) })
 	taken := tombstone.NewCache(st.Conn())
@@ -172,7 +173,7 @@ func consumeTopic(ctx context.Context, cfg config, log *slog.Logger, mon *monito
 		owner := partition.New(partition.Config{
 			Topic: cfg.Kafka.Topic, Partition: p, Limits: cfg.Batch,
 			CloseAfter: cfg.Group.CloseAfter, IntentFresh: cfg.Group.IntentFresh,
-			Partitions: k.Partitions, Budget: budget, Before: watch.Before,
+			Partitions: k.Partitions, Budget: budget, Turns: turns, Before: watch.Before,
 			Gone: gone, Index: keys, IndexLive: cfg.Index.Live, Happened: audit.happened,
 			Paused: func() (string, <-chan struct{}) { return watcher.Paused(p) },
 			SkippedTo: func(logID uuid.UUID, offset int64) (int64, string) {

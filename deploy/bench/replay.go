@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	replayRecords = 1_000_000
+	replayRecords = 2_000_000
 	replayPosts   = 20 * time.Second
 	verifyRecords = 10_000_000
 	replayBound   = 10 * time.Minute
@@ -57,31 +57,33 @@ func (s *stack) timed(args ...string) (r ran, err error) {
 	return r, nil
 }
 
-// filled is a topic of so many records, every twentieth a repeat, and what the
-// live consumer took to write it.
-func (s *stack) filled(total int) (m *member, rate float64, err error) {
+// filled is a topic of so many records, every twentieth a repeat, how fast the live
+// consumer wrote it, and the most memory it had then.
+func (s *stack) filled(total int) (m *member, rate float64, most int, err error) {
 	base, step := time.Now().Add(-6*time.Hour).Truncate(time.Second), 6*time.Hour/time.Duration(2*total)
 	if err := s.fill(total, func(n int) *kgo.Record {
 		which := original(n)
 		return s.sample.record(which, base.Add(time.Duration(which)*step), time.Time{}, s.partitions)
 	}); err != nil {
-		return nil, 0, err
+		return nil, 0, 0, err
 	}
 	if m, err = s.consume(1); err != nil {
-		return nil, 0, err
+		return nil, 0, 0, err
 	}
 	if err := s.balanced(); err != nil {
-		return nil, 0, err
+		return nil, 0, 0, err
 	}
+	stop := m.peak()
+	defer stop()
 	before, err := s.reading()
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, 0, err
 	}
 	if err := s.drained(total, replayBound); err != nil {
-		return nil, 0, err
+		return nil, 0, 0, err
 	}
 	after, err := s.reading()
-	return m, float64(after.journaled()-before.journaled()) / after.at.Sub(before.at).Seconds(), err
+	return m, float64(after.journaled()-before.journaled()) / after.at.Sub(before.at).Seconds(), stop(), err
 }
 
 // diffed is the sum of a replay's answer.
@@ -130,11 +132,11 @@ func (b *bench) replayed(ctx context.Context, t *table, size int, posts bool, mi
 		return err
 	}
 	b.say("replay: %d records", size)
-	m, live, err := s.filled(size)
+	m, live, most, err := s.filled(size)
 	if err != nil {
 		return err
 	}
-	t.add("live", size, time.Duration(float64(size)/live*float64(time.Second)), live, 1.0, nil, nil, nil, nil)
+	t.add("live", size, time.Duration(float64(size)/live*float64(time.Second)), live, 1.0, nil, most/mib, nil, nil)
 	diff := func(name string, missing bool, args ...string) error {
 		b.say("replay: %s", name)
 		stop := m.peak()
@@ -242,7 +244,7 @@ func verify(ctx context.Context, b *bench) (t *table, err error) {
 	}
 	total := b.cfg.count(verifyRecords)
 	b.say("verify: filling with %d records", total)
-	_, live, err := s.filled(total)
+	_, live, _, err := s.filled(total)
 	if err != nil {
 		return nil, err
 	}

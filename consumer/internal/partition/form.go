@@ -63,6 +63,9 @@ func (o *Owner) form(ctx context.Context, stop <-chan struct{}) (*batch.Batch, e
 			}
 			continue
 		}
+		if len(b.Records) == 0 && !o.ahead.has() && o.due() {
+			return b, nil // it became due just now
+		}
 		wake, wait := o.wakes(wait)
 		c, err := o.ahead.next(ctx, stop, wake, wait)
 		switch {

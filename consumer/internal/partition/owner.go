@@ -39,6 +39,9 @@ type Config struct {
 	// Budget is shared by all owners of a process: a batch that is not full
 	// waits for its turn, and grows meanwhile. It may be nil.
 	Budget *rate.Limiter
+	// Turns are shared by all owners of a process, which take the steps of
+	// re-reads in turn. It may be nil: they take none.
+	Turns *Turns
 	// Before is asked before each recovery; its error stands in the way of it.
 	// It may be nil.
 	Before func(ctx context.Context) error
@@ -72,6 +75,7 @@ type Owner struct {
 	logger  *slog.Logger
 	observe Observer
 	rereads chan Reread
+	asked   chan struct{} // a re-read was put into rereads
 
 	topicID    uuid.UUID
 	self       topic.Origin // the log's id and partition
@@ -82,6 +86,8 @@ type Owner struct {
 	index      *index.Index
 	ahead      *ahead
 	replay     *replaying   // a re-read that was asked for; it outlives a run
+	replayed   *replaying   // the one before, which is done
+	stepBatch  *batch.Batch // a re-read's, whose memory is used again
 	lastLive   time.Time    // when a live batch was last begun
 	unreadable bool         // the last run ended since the log can't be read where it was
 	batch      *batch.Batch // the one at hand; its memory is used again
@@ -117,6 +123,7 @@ func New(cfg Config, log Log, st Store, observe Observer, logger *slog.Logger) *
 		cfg: cfg, log: log, store: st, observe: observe,
 		logger:  logger.With("partition", cfg.Partition),
 		rereads: make(chan Reread, 16),
+		asked:   make(chan struct{}, 1),
 		batch:   batch.New(0),
 	}
 }
@@ -191,6 +198,7 @@ func (o *Owner) run(ctx context.Context, stop <-chan struct{}) error {
 		case r := <-o.requested():
 			o.beginReplay(r)
 		default:
+			o.letGo()
 		}
 		if err := o.index.Take(ctx); err != nil {
 			o.logger.Warn("keys are asked of ClickHouse until they are loaded", "error", err)
@@ -296,6 +304,7 @@ func (o *Owner) closeAll() {
 	}
 	o.pending = nil
 	o.replay.rest()
+	o.replayed.rest()
 	if o.index != nil {
 		o.index.Close()
 		o.index = nil

@@ -17,10 +17,20 @@ const (
 	stepIdle  = 200 * time.Millisecond // and while none do
 	busyFor   = 5 * time.Second        // how long after a live record others are expected
 	leastBusy = 2_000                  // records of a step, at least: an INSERT costs by the month, not by the row
-	leastIdle = 10_000
-	firstRow  = 2_000                  // records of the first step
+	leastIdle = 50_000                 // as a live batch when many wait: one of 10,000 costs ClickHouse near twice as much a row
+	firstRow  = 2_000                  // records of the first step while live records come
 	share     = 3                      // after a step live batches have this many times what it took
 	tellEach  = 200 * time.Millisecond // progress is told no more often
+	// StepsAtOnce is how many steps the owners of one process take at a time, by
+	// [Config.Turns].
+	StepsAtOnce = 3
+	// leaveIt is how long an owner leaves a turn to others that wait for one.
+	leaveIt = 5 * time.Millisecond
+	// keepFor is how long the reader of a re-read that is done is kept: a replay
+	// asks for range after range, each when it has been compared.
+	keepFor = 2 * time.Second
+	// nearby is how many offsets are read and left out rather than looked up anew.
+	nearby = 20_000
 )
 
 // replaying is a re-read on its way. It outlives a run: what was compared stays so.
@@ -37,18 +47,55 @@ type replaying struct {
 	told      time.Time
 }
 
-// beginReplay takes a request up.
+// beginReplay takes a request up. What the one before has learned of the pace, and
+// owes to live batches, goes on; so does its reader, if it stands near.
 func (o *Owner) beginReplay(r Reread) {
 	if r.Report == nil {
 		r.Report = func(Progress) {}
 	}
-	o.replay = &replaying{r: r, p: Progress{Next: r.From, To: r.To}, most: firstRow}
+	x := &replaying{r: r, p: Progress{Next: r.From, To: r.To}, most: firstRow}
+	if !o.busy() {
+		x.most = leastIdle / 2
+	}
+	if before := o.replayed; before != nil {
+		x.took, x.ended, x.notBefore = before.took, before.ended, before.notBefore
+		if time.Since(before.ended) < busyFor {
+			x.most = before.most
+		}
+		if before.ahead != nil && before.p.Next <= r.From && r.From <= before.read+nearby {
+			x.ahead, x.pending, x.read = before.ahead, before.pending, before.read
+			before.ahead = nil
+		}
+		o.forgetReplayed()
+	}
+	o.replay = x
 }
 
-// dropReplay forgets it: the incarnation is over.
+// endReplay keeps what a re-read that is done leaves to the next, for a while.
+func (o *Owner) endReplay() {
+	o.forgetReplayed()
+	o.replayed, o.replay = o.replay, nil
+}
+
+// forgetReplayed lets go of what is kept.
+func (o *Owner) forgetReplayed() {
+	o.replayed.rest()
+	o.replayed = nil
+}
+
+// letGo stops reading for requests that have not come.
+func (o *Owner) letGo() {
+	if x := o.replayed; x != nil && time.Since(x.ended) > keepFor {
+		x.rest() // what it learned stays
+		o.stepBatch = nil
+	}
+}
+
+// dropReplay forgets it: it is called off, or the incarnation is over.
 func (o *Owner) dropReplay() {
 	o.replay.rest()
-	o.replay = nil
+	o.replay, o.stepBatch = nil, nil
+	o.forgetReplayed()
 }
 
 // rest stops reading; the next step begins where the last one ended.
@@ -60,11 +107,32 @@ func (x *replaying) rest() {
 	x.ahead, x.pending = nil, nil
 }
 
-// due tells that a step can be taken at once.
-func (o *Owner) due() bool {
+// busy tells that live records are expected.
+func (o *Owner) busy() bool { return time.Since(o.lastLive) < busyFor }
+
+// turns are how many of the process's turns a step takes: all of them while live
+// records come, so that their batches have one step beside them at most.
+func (o *Owner) turns() int {
+	if o.busy() {
+		return StepsAtOnce
+	}
+	return 1
+}
+
+// ready tells that a step can be taken, if it is its turn.
+func (o *Owner) ready() bool {
 	x := o.replay
 	return x != nil && !o.mayNotReplay() && !time.Now().Before(x.notBefore) &&
 		(x.ahead == nil || len(x.pending) > 0 || x.read >= x.p.To || x.ahead.has())
+}
+
+// due tells that a step can be taken at once.
+func (o *Owner) due() bool {
+	if !o.ready() {
+		return false
+	}
+	free, _ := o.cfg.Turns.has(o.turns())
+	return free
 }
 
 // turn tells that a step is to be taken before the next live batch.
@@ -79,11 +147,19 @@ func (o *Owner) turn() bool {
 // wakes is what a live batch that waits is woken by, and for how long it waits.
 func (o *Owner) wakes(wait time.Duration) (<-chan struct{}, time.Duration) {
 	x := o.replay
-	if x == nil || o.mayNotReplay() {
+	switch {
+	case o.mayNotReplay():
 		return nil, wait
+	case x == nil:
+		return o.asked, wait
 	}
 	if early := time.Until(x.notBefore); early > 0 {
 		return nil, min(wait, early)
+	}
+	if o.ready() {
+		if free, freed := o.cfg.Turns.has(o.turns()); !free {
+			return freed, wait
+		}
 	}
 	if x.ahead == nil {
 		return nil, wait
@@ -95,7 +171,15 @@ func (o *Owner) wakes(wait time.Duration) (<-chan struct{}, time.Duration) {
 // of a range of its own: an owner that finds its intent finishes that range, and
 // the request says what else is to be done.
 func (o *Owner) step(ctx context.Context) error {
-	x := o.replay
+	x, turns := o.replay, o.turns()
+	if !o.cfg.Turns.take(turns) {
+		return nil // another was quicker
+	}
+	defer func() {
+		if o.cfg.Turns.giveBack(turns) {
+			x.notBefore = latest(x.notBefore, time.Now().Add(leaveIt))
+		}
+	}()
 	if x.r.Wanted != nil && !x.r.Wanted() {
 		o.dropReplay()
 		return nil
@@ -112,7 +196,7 @@ func (o *Owner) step(ctx context.Context) error {
 		x.p.Next, x.p.Done = x.p.To, true
 		x.r.Report(x.p)
 		o.logger.Info("read again", "from", x.r.From, "to", x.p.To, "records", x.p.Records, "rows_written", x.p.Written, "fates_written", x.p.Journaled)
-		o.dropReplay()
+		o.endReplay()
 	case time.Since(x.told) >= tellEach:
 		x.told = time.Now()
 		x.r.Report(x.p)
@@ -133,12 +217,11 @@ func (o *Owner) stepOn(ctx context.Context, x *replaying) error {
 		x.ahead = readAhead(ctx, reader, batch.NewDecoder(o.partitions))
 		return nil // what it reads is awaited like a live record
 	}
-	for len(x.pending) < x.most && x.read < x.p.To && x.ahead.has() {
-		c, ok := <-x.ahead.chunks
-		if !ok {
-			return fmt.Errorf("reading again from offset %d: %w", x.p.Next, x.ahead.err)
-		}
-		x.pending, x.read = append(x.pending, c.records...), c.end
+	if err := o.gather(ctx, x); err != nil {
+		return err
+	}
+	for len(x.pending) > 0 && x.pending[0].Offset < x.p.Next { // between two requests
+		x.pending = x.pending[1:]
 	}
 	began, wrote := time.Now(), x.p.Written+x.p.Journaled
 	n, err := o.mendPending(ctx, x)
@@ -150,6 +233,31 @@ func (o *Owner) stepOn(ctx context.Context, x *replaying) error {
 	o.pace(x, n, x.p.Written+x.p.Journaled > wrote)
 	if err := o.index.Take(ctx); err != nil { // it keeps to its budget only so
 		o.logger.Warn("keys are asked of ClickHouse until they are loaded", "error", err)
+	}
+	return nil
+}
+
+// gather takes what has been read, as much as a step may have. While no live record
+// is expected it waits a little for what is being read.
+func (o *Owner) gather(ctx context.Context, x *replaying) error {
+	var patience <-chan time.Time
+	if !o.busy() {
+		timer := time.NewTimer(stepIdle / 2)
+		defer timer.Stop()
+		patience = timer.C
+	}
+	for len(x.pending) < x.most && x.read < x.p.To && (patience != nil || x.ahead.has()) {
+		select {
+		case c, ok := <-x.ahead.chunks:
+			if !ok {
+				return fmt.Errorf("reading again from offset %d: %w", x.p.Next, x.ahead.err)
+			}
+			x.pending, x.read = append(x.pending, c.records...), c.end
+		case <-patience:
+			patience = nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	return nil
 }
@@ -166,8 +274,11 @@ func (o *Owner) mendPending(ctx context.Context, x *replaying) (records int, err
 		o.self.TopicID = o.segments[i].id
 	}
 	limits := o.cfg.Limits
-	limits.Rows = min(limits.Rows, x.most)
-	b := batch.New(x.p.Next)
+	limits.Rows = min(limits.Rows, x.evenly())
+	if o.stepBatch == nil {
+		o.stepBatch = batch.New(0)
+	}
+	b := o.stepBatch.Reset(x.p.Next)
 	for len(x.pending) > 0 && x.pending[0].Offset < end && b.Fits(&x.pending[0], limits) {
 		b.Add(&x.pending[0])
 		x.pending = x.pending[1:]
@@ -187,10 +298,18 @@ func (o *Owner) mendPending(ctx context.Context, x *replaying) (records int, err
 	return len(b.Records), nil
 }
 
+// evenly is how many records the next step may have: what is left to be read again
+// is divided so that no small rest remains.
+func (x *replaying) evenly() int {
+	left := max(x.p.To-x.p.Next, 1)
+	steps := (left + int64(x.most) - 1) / int64(x.most)
+	return int((left + steps - 1) / steps)
+}
+
 // pace settles how large the next step is, and when it may be.
 func (o *Owner) pace(x *replaying, n int, wrote bool) {
 	aim, least := stepIdle, leastIdle
-	if time.Since(o.lastLive) < busyFor {
+	if o.busy() {
 		aim, least = stepBusy, leastBusy
 	}
 	if n > 0 {
@@ -201,8 +320,13 @@ func (o *Owner) pace(x *replaying, n int, wrote bool) {
 		x.notBefore = x.ended.Add(time.Duration(float64(n) / x.r.Rate * float64(time.Second)))
 	}
 	if wrote && o.cfg.Budget != nil { // a step that writes is an INSERT like another
-		if at := x.ended.Add(o.cfg.Budget.Reserve().Delay()); at.After(x.notBefore) {
-			x.notBefore = at
-		}
+		x.notBefore = latest(x.notBefore, x.ended.Add(o.cfg.Budget.Reserve().Delay()))
 	}
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }

@@ -46,6 +46,10 @@ type Progress struct {
 func (o *Owner) Request(ctx context.Context, r Reread) error {
 	select {
 	case o.rereads <- r:
+		select {
+		case o.asked <- struct{}{}: // it need not wait for a live record
+		default:
+		}
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

@@ -3,6 +3,7 @@ package replay
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -80,13 +81,22 @@ type Comparison struct {
 	Taken func(*event.Event) (fate dedup.Fate, taken bool)
 	// Found is told of each record that is not as it should be, in offset order.
 	Found func(Found)
-	// Progress is told the first offset not compared, and how many records were
-	// read for it.
-	Progress func(next int64, records int)
+	// Compared is told of each chunk of records as soon as it was compared, with a
+	// context that ends with the comparison. Its error ends the comparison.
+	Compared func(context.Context, Chunk) error
+}
+
+// Chunk is a range of records that was compared.
+type Chunk struct {
+	Next    int64 // the first offset that was not
+	Records int   // read for it, meant or not
+	// Missing are few ranges that cover all records that are missing (see
+	// [Spans]), in ascending order.
+	Missing []Span
 }
 
 const (
-	chunkRecords = 50_000
+	chunkRecords = 25_000
 	// awayFor is how long ClickHouse or a broker may be away in the middle.
 	awayFor = time.Minute
 )
@@ -99,51 +109,53 @@ type fact struct {
 	good   bool
 	meant  bool
 	taken  dedup.Fate // "": it was not
-	key    string
+	key    []byte
 	detail string
 	home   int32
 }
 
 type facts struct {
 	of    []fact
+	keys  []byte // where the next key stands
 	first int64
 	next  int64
 	err   error
 }
 
-// Run compares r. missing are few ranges that cover all records that are missing
-// (see [Spans]), in ascending order; next is the first offset not compared, also when there is an
+// stopped is an error of [Comparison.Compared].
+type stopped struct{ error }
+
+// Run compares r. next is the first offset not compared, also when there is an
 // error: a comparison may go on from there.
-func (c Comparison) Run(ctx context.Context, r Range) (d Diff, missing []Span, next int64, err error) {
+func (c Comparison) Run(ctx context.Context, r Range) (d Diff, next int64, err error) {
 	next = r.From
-	var lacks Spans
-	defer func() { missing = lacks.All() }()
 	var failing time.Time
 	for next < r.To {
 		rest := r
 		rest.From = next
 		before := next
-		err = c.run(ctx, rest, &d, &lacks, &next)
+		err = c.run(ctx, rest, &d, &next)
+		var s stopped
 		switch {
-		case err == nil || ctx.Err() != nil:
-			return d, missing, next, err
-		case failure.Of(err) == failure.Halt:
-			return d, missing, next, err
+		case errors.As(err, &s):
+			return d, next, s.error
+		case err == nil || ctx.Err() != nil || failure.Of(err) == failure.Halt:
+			return d, next, err
 		case next > before || failing.IsZero():
 			failing = time.Now()
 		case time.Since(failing) > awayFor:
-			return d, missing, next, fmt.Errorf("for %s: %w", awayFor, err)
+			return d, next, fmt.Errorf("for %s: %w", awayFor, err)
 		}
 		select {
 		case <-ctx.Done():
-			return d, missing, next, ctx.Err()
+			return d, next, ctx.Err()
 		case <-time.After(time.Second):
 		}
 	}
-	return d, missing, next, nil
+	return d, next, nil
 }
 
-func (c Comparison) run(ctx context.Context, r Range, d *Diff, missing *Spans, next *int64) error {
+func (c Comparison) run(ctx context.Context, r Range, d *Diff, next *int64) error {
 	ctx, cancel := context.WithCancel(ctx)
 	chunks := make(chan facts, 1)
 	done := make(chan struct{})
@@ -169,11 +181,14 @@ func (c Comparison) run(ctx context.Context, r Range, d *Diff, missing *Spans, n
 			if f.err != nil {
 				return f.err
 			}
-			if err := c.compare(ctx, r, f, d, missing); err != nil {
+			var missing Spans
+			if err := c.compare(ctx, r, f, d, &missing); err != nil {
 				return err
 			}
 			*next = f.next
-			c.Progress(f.next, len(f.of))
+			if err := c.Compared(ctx, Chunk{f.next, len(f.of), missing.All()}); err != nil {
+				return stopped{err}
+			}
 		}
 	}
 }
@@ -214,7 +229,12 @@ func (c Comparison) read(ctx context.Context, r Range, out chan<- facts) error {
 			f := fact{offset: raw.Offset, meant: c.Filter.Meant(&record), good: record.Reason == "", detail: record.Detail}
 			if f.good && f.meant {
 				f.id, f.hash, f.home = record.ID, record.Hash, record.Home
-				f.key = string(record.Event.AppendKey(nil))
+				if cap(at.keys)-len(at.keys) < 1<<10 { // what was begun is not copied
+					at.keys = make([]byte, 0, 64<<10)
+				}
+				from := len(at.keys)
+				at.keys = record.Event.AppendKey(at.keys)
+				f.key = at.keys[from:]
 				if c.Taken != nil {
 					f.taken, _ = c.Taken(&record.Event)
 				}
@@ -223,15 +243,6 @@ func (c Comparison) read(ctx context.Context, r Range, out chan<- facts) error {
 		}
 	}
 	return send(r.To)
-}
-
-// stored is what ClickHouse has of one offset.
-type stored struct {
-	row    bool
-	id     uuid.UUID
-	hash   event.Hash
-	fate   dedup.Fate
-	reason string
 }
 
 func (c Comparison) compare(ctx context.Context, r Range, f facts, d *Diff, missing *Spans) error {
@@ -264,155 +275,4 @@ func (c Comparison) compare(ctx context.Context, r Range, f facts, d *Diff, miss
 		}
 	}
 	return nil
-}
-
-func (c Comparison) judge(f *fact, s stored, origin topic.Origin, self int32, d *Diff, missing *Spans) {
-	tell := func(kind, what string) {
-		c.Found(Found{Kind: kind, Origin: origin, Key: f.key, What: what})
-	}
-	d.Records++
-	switch {
-	case s.row && s.fate != "":
-		d.Different++
-		tell(Different, fmt.Sprintf("is a row and in the journal a %s too", s.fate))
-	case s.row && (!f.good || s.id != f.id):
-		d.Different++
-		tell(Different, "the row is of another event than the record")
-	case s.row && s.hash != f.hash:
-		d.Different++
-		tell(Different, "the row has another payload than the record")
-	case s.row:
-		d.Present++
-		return
-	case s.fate == dedup.Expired, s.fate == "" && f.taken == dedup.Expired:
-		d.Expired++
-		return
-	case s.fate == dedup.Erased, s.fate == "" && f.taken == dedup.Erased:
-		d.Erased++
-		return
-	case s.fate != "":
-		d.Present++
-		if s.fate != dedup.DeadLetter || !f.good || c.Settled != nil && c.Settled(origin) {
-			return
-		}
-		d.GoodNow++
-		what := "a dead letter that today's rules take; \"consumer dlq redrive\" puts it through"
-		if s.reason == topic.ReasonRefused {
-			what = "a dead letter since ClickHouse refused its row then; \"consumer dlq redrive\" tries again"
-		}
-		tell(GoodNow, what)
-		return
-	default:
-		d.Missing++
-		missing.Add(f.offset)
-		switch {
-		case !f.good:
-			tell(Missing, "has no fate; it is no event: "+f.detail)
-		case f.home != self:
-			tell(Missing, fmt.Sprintf("has no fate; it belongs to partition %d", f.home))
-		default:
-			tell(Missing, "has neither row nor fate")
-		}
-		return
-	}
-	d.Present++
-}
-
-func (c Comparison) stored(ctx context.Context, self topic.Origin, first, last int64) (map[int64]stored, error) {
-	out := make(map[int64]stored, min(last-first+1, chunkRecords))
-	rows, err := c.Conn.Query(ctx, "SELECT offset, event_id, payload_hash FROM event_log WHERE topic_id = ? AND partition = ? AND offset BETWEEN ? AND ?",
-		self.TopicID, self.Partition, first, last)
-	err = each(rows, err, func() error {
-		var offset int64
-		var s stored
-		var hash string
-		if err := rows.Scan(&offset, &s.id, &hash); err != nil {
-			return err
-		}
-		s.row = true
-		copy(s.hash[:], hash)
-		out[offset] = s
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("comparing offsets %d to %d with event_log: %w", first, last, err)
-	}
-	rows, err = c.Conn.Query(ctx, `SELECT offset, last_offset, toString(fate), toString(reason) FROM journal FINAL
-		WHERE topic_id = ? AND partition = ? AND entry = 'fate' AND last_offset >= ? AND offset <= ?`, self.TopicID, self.Partition, first, last)
-	err = each(rows, err, func() error {
-		var from, to int64
-		var fate, reason string
-		if err := rows.Scan(&from, &to, &fate, &reason); err != nil {
-			return err
-		}
-		for o := max(from, first); o <= min(to, last); o++ {
-			s := out[o]
-			if from != to && (s.row || s.fate != "") {
-				continue // a range's fate is of what has none of its own
-			}
-			s.fate, s.reason = dedup.Fate(fate), reason
-			out[o] = s
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("fates of offsets %d to %d: %w", first, last, err)
-	}
-	return out, nil
-}
-
-// each reads an answer to its end.
-func each(rows driver.Rows, err error, scan func() error) error {
-	if err != nil {
-		return err
-	}
-	defer rows.Close() //nolint:errcheck // Err below tells
-	for rows.Next() {
-		if err := scan(); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
-}
-
-// Span is a range of offsets: From inclusive, To exclusive.
-type Span struct{ From, To int64 }
-
-const (
-	spanGap   = 5_000 // offsets that lie between two spans at least
-	mostSpans = 64
-)
-
-// Spans covers offsets, which ascend, with few ranges: an owner is asked to read
-// these again, and not what lies between. Its memory does not grow with their
-// number. The zero value covers nothing.
-type Spans struct {
-	all []Span
-	gap int64 // what lies closer together is one range
-}
-
-// Add takes the next offset.
-func (s *Spans) Add(offset int64) {
-	s.gap = max(s.gap, spanGap)
-	s.all = s.join(append(s.all, Span{offset, offset + 1}), len(s.all))
-	for len(s.all) > mostSpans {
-		s.gap *= 2
-		s.all = s.join(s.all, 1)
-	}
-}
-
-// All are the ranges, in ascending order.
-func (s *Spans) All() []Span { return s.all }
-
-// join joins each span from all[from] on with the one before, if it is close.
-func (s *Spans) join(all []Span, from int) []Span {
-	out := all[:min(from, len(all))]
-	for _, x := range all[len(out):] {
-		if n := len(out); n > 0 && x.From-out[n-1].To < s.gap {
-			out[n-1].To = x.To
-			continue
-		}
-		out = append(out, x)
-	}
-	return out
 }

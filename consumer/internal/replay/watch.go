@@ -1,10 +1,12 @@
 package replay
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -55,6 +57,9 @@ type state struct {
 type hold struct {
 	ctx   context.Context
 	owner Owner
+	// given is closed when the owner has taken the last request that it was given:
+	// it gets them in the order in which they were made.
+	given <-chan struct{}
 }
 
 // NewWatcher reads the control topic from its start, with clients of opts.
@@ -137,9 +142,7 @@ func (w *Watcher) begin() {
 	}
 	w.caughtUp = true
 	w.stir()
-	for at := range w.open {
-		w.give(at)
-	}
+	w.giveAll(func(runPartition) bool { return true })
 }
 
 // wanted tells whether a request is still open: it may have been done by
@@ -179,11 +182,21 @@ func (w *Watcher) apply(m message) {
 func (w *Watcher) Own(ctx context.Context, p int32, owner Owner) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.owners[p] = hold{ctx, owner}
+	w.owners[p] = hold{ctx: ctx, owner: owner}
+	w.giveAll(func(at runPartition) bool { return at.partition == p })
+}
+
+// giveAll hands out what is open, as far as chosen, from the lowest offset on.
+func (w *Watcher) giveAll(chosen func(runPartition) bool) {
+	var all []runPartition
 	for at := range w.open {
-		if at.partition == p {
-			w.give(at)
+		if chosen(at) {
+			all = append(all, at)
 		}
+	}
+	slices.SortFunc(all, func(a, b runPartition) int { return cmp.Compare(w.open[a].next, w.open[b].next) })
+	for _, at := range all {
+		w.give(at)
 	}
 }
 
@@ -210,7 +223,14 @@ func (w *Watcher) give(at runPartition) {
 		Wanted: func() bool { return w.wanted(at) },
 		Report: func(p partition.Progress) { w.report(h.ctx, at, p) },
 	}
+	before, given := h.given, make(chan struct{})
+	h.given = given
+	w.owners[at.partition] = h
 	go func() { // an owner is busy for as long as a batch takes
+		defer close(given)
+		if before != nil {
+			<-before
+		}
 		if err := h.owner.Request(h.ctx, reread); err != nil {
 			w.log.Info("a replay request waits for the partition's next owner", "run", at.run, "partition", at.partition)
 		}
