@@ -18,6 +18,7 @@ import (
 
 	"sluice/consumer/internal/batch"
 	"sluice/consumer/internal/deadletter"
+	"sluice/consumer/internal/tombstone"
 	"sluice/schemas/event"
 	"sluice/schemas/topic"
 )
@@ -193,7 +194,7 @@ func writeLetters(w io.Writer, all []letter, asJSON bool) error {
 		if l.Fate != nil {
 			fate = l.Fate.State
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", l.Origin, l.Time.Format(time.RFC3339), l.Reason, l.Source, l.Bytes, fate, l.Detail)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", l.Origin, l.Time.Format(time.RFC3339), plain(l.Reason), plain(l.Source), l.Bytes, fate, plain(l.Detail))
 	}
 	return table.Flush()
 }
@@ -274,6 +275,14 @@ func (t *tools) show(ctx context.Context, l deadletter.Letter, r *batch.Record, 
 		s.Now = "a dead letter again: " + r.Reason + ": " + r.Detail
 		return s, nil
 	}
+	gone, err := tombstone.Read(ctx, t.store.Conn())
+	if err != nil {
+		return s, err
+	}
+	if fate, taken := gone.Fate(&r.Event); taken {
+		s.Now = "no row: " + string(fate) + ", by retention or an erasure"
+		return s, nil
+	}
 	first, err := t.store.FirstOf(ctx, []*batch.Record{r})
 	if err != nil {
 		return s, err
@@ -296,21 +305,21 @@ func (s shown) write(w io.Writer, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(w).Encode(s)
 	}
-	fmt.Fprintf(w, "origin   %s\ntime     %s\nreason   %s\ndetail   %s\n", s.Origin, s.Time.Format(time.RFC3339Nano), s.Reason, s.Detail)
+	fmt.Fprintf(w, "origin   %s\ntime     %s\nreason   %s\ndetail   %s\n", s.Origin, s.Time.Format(time.RFC3339Nano), plain(s.Reason), plain(s.Detail))
 	for _, f := range s.Faults {
-		fmt.Fprintf(w, "fault    %s\n", f)
+		fmt.Fprintf(w, "fault    %s\n", plain(f))
 	}
 	fmt.Fprintf(w, "now      %s\n", s.Now)
 	if s.Fate != nil {
 		fmt.Fprintf(w, "fate     %s by %s at %s: %s\n", s.Fate.State, s.Fate.Who, s.Fate.At.UTC().Format(time.RFC3339), s.Fate.Reason)
 	}
 	if s.Key != nil {
-		fmt.Fprintf(w, "key      %s\n", *s.Key)
+		fmt.Fprintf(w, "key      %s\n", plain(*s.Key))
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Headers)) {
-		fmt.Fprintf(w, "header   %s: %s\n", name, s.Headers[name])
+		fmt.Fprintf(w, "header   %s: %s\n", plain(name), plain(s.Headers[name]))
 	}
-	_, err := fmt.Fprintf(w, "value, %d bytes:\n%s\n", s.Bytes, strings.TrimRight(s.Value, "\n"))
+	_, err := fmt.Fprintf(w, "value, %d bytes:\n%s\n", s.Bytes, plainBut(strings.TrimRight(s.Value, "\n"), "\n\t"))
 	return err
 }
 
@@ -397,7 +406,7 @@ func writeStats(w io.Writer, lines map[[3]string]*statLine, asJSON bool) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "REASON\tSOURCE\tFATE\tLETTERS\tGOOD NOW\tBYTES\tFIRST\tLAST")
 	for _, x := range all {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s\n", x.Reason, x.Source, x.Fate, x.Letters, x.GoodNow, x.Bytes, x.First.Format(time.RFC3339), x.Last.Format(time.RFC3339))
+		fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s\n", plain(x.Reason), plain(x.Source), x.Fate, x.Letters, x.GoodNow, x.Bytes, x.First.Format(time.RFC3339), x.Last.Format(time.RFC3339))
 	}
 	return table.Flush()
 }

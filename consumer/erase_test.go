@@ -132,6 +132,15 @@ func TestWhatIsErasedStaysGone(t *testing.T) {
 	stop = s.readAgain()
 	gone(106)
 
+	// A dead letter of the actor would become none either, and show says so.
+	letter := &kgo.Record{Topic: s.cfg.Kafka.DeadLetters, Key: sent[0].Key, Value: sent[0].Value}
+	require.NoError(t, s.producer.ProduceSync(t.Context(), letter).FirstErr())
+	out, said, status := s.says("dlq", "list", "--json")
+	require.Zero(t, status, said)
+	out, said, status = s.says("dlq", "show", lines[struct{ Origin string }](t, out)[0].Origin)
+	require.Zero(t, status, said)
+	require.Contains(t, out, "now      no row: erased")
+
 	s.produce(recordOf("s0", actor, time.Now().Add(time.Hour), `{"n":"new"}`))
 	require.Equal(t, 151, s.caughtUp().Rows, "what the actor does later is new")
 	require.EqualValues(t, 1, s.scalar("SELECT count() FROM operations FINAL WHERE kind = 'erase' AND state = 'done' AND id = '"+done.Operation.String()+"'"))

@@ -41,7 +41,7 @@ type line struct {
 func (f *findings) add(x verify.Finding) {
 	f.n++
 	if f.n <= findingsShown {
-		fmt.Fprintln(f.to, x)
+		fmt.Fprintln(f.to, plain(fmt.Sprint(x)))
 		f.first = append(f.first, x)
 		return
 	}

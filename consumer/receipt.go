@@ -233,12 +233,12 @@ func (r receipt) write(w io.Writer, asJSON bool) error {
 	}
 	fmt.Fprintf(w, "event    %s\n", r.EventID)
 	if r.Key != "" {
-		fmt.Fprintf(w, "key      %s\n", r.Key)
+		fmt.Fprintf(w, "key      %s\n", plain(r.Key))
 	}
 	if r.Row == nil {
 		fmt.Fprintln(w, "row      none")
 	} else {
-		fmt.Fprintf(w, "received %s\nwritten  %s\npayload  %s\n", r.Row.ReceivedAt.Format(time.RFC3339Nano), r.Row.InsertedAt.Format(time.RFC3339Nano), r.Row.PayloadText)
+		fmt.Fprintf(w, "received %s\nwritten  %s\npayload  %s\n", r.Row.ReceivedAt.Format(time.RFC3339Nano), r.Row.InsertedAt.Format(time.RFC3339Nano), plainBut(r.Row.PayloadText, "\n\t"))
 	}
 	if len(r.Records) == 0 {
 		_, err := fmt.Fprintln(w, "nothing is known of it: it was never read from the log (\"consumer lag\"), or became a dead letter unread (\"consumer dlq list\")")
@@ -249,7 +249,7 @@ func (r receipt) write(w io.Writer, asJSON bool) error {
 	fmt.Fprintln(table, "FATE\tPARTITION\tOFFSET\tTIMESTAMP\tEDGE\tDETAIL")
 	for _, x := range r.Records {
 		edge := cmp.Or(x.Headers[topic.HeaderEdge], "-")
-		fmt.Fprintf(table, "%s\t%d\t%d\t%s\t%s\t%s\n", x.Fate, x.Partition, x.Offset, x.Timestamp.Format(time.RFC3339Nano), edge, x.Detail)
+		fmt.Fprintf(table, "%s\t%d\t%d\t%s\t%s\t%s\n", x.Fate, x.Partition, x.Offset, x.Timestamp.Format(time.RFC3339Nano), plain(edge), plain(x.Detail))
 	}
 	if err := table.Flush(); err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"time"
@@ -234,7 +235,7 @@ func ParseOrigins(id uuid.UUID, texts []string) ([]topic.Origin, error) {
 		if err != nil {
 			var p, at int64
 			n, scanErr := fmt.Sscanf(text, "%d:%d", &p, &at)
-			if scanErr != nil || n != 2 || strconv.FormatInt(p, 10)+":"+strconv.FormatInt(at, 10) != text {
+			if scanErr != nil || n != 2 || p < 0 || p > math.MaxInt32 || strconv.FormatInt(p, 10)+":"+strconv.FormatInt(at, 10) != text {
 				return nil, fmt.Errorf("origin %q: want topic id/partition/offset, or partition:offset of the topic as it is now", text)
 			}
 			o = topic.Origin{TopicID: id, Partition: int32(p), Offset: at}
