@@ -175,6 +175,11 @@ func TestANightWithTheBrokerFrozen(t *testing.T) {
 	t.Logf("answers: %v; %d records waited on the disk when the broker came back, %s later none did", c.statuses, waiting, time.Since(thawed).Round(time.Second))
 	t.Logf("frozen, before the first kill: %s", c.quantiles(froze, killing))
 	t.Logf("frozen, all of it: %s", c.quantiles(froze, thawed))
+	const spans = 10 // in which one sees whether it grows worse, or was something else's doing
+	for i := range spans {
+		from := froze.Add(frozen * time.Duration(i) / spans)
+		t.Logf("  from %s on: %s", from.Sub(froze), c.quantiles(from, from.Add(frozen/spans)))
+	}
 	require.Positive(t, c.statuses["spooled"])
 
 	done := &promises{}
