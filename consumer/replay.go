@@ -94,6 +94,9 @@ found something; 2 it could not be done; 3 another replay runs.`,
 			if how.into != "" {
 				return t.replayInto(cmd.Context(), how, cmd.OutOrStdout())
 			}
+			if !how.dryRun {
+				stepBack()
+			}
 			results, err := t.replay(cmd.Context(), how)
 			var held replay.HeldError
 			switch {

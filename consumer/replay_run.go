@@ -194,12 +194,16 @@ func (r *running) compare(ctx context.Context, atOnce int, lacks func(ctx contex
 		limit = rate.NewLimiter(rate.Limit(r.how.rate), 1<<30)
 		limit.AllowN(time.Now(), 1<<30)
 	}
+	read, chunk := r.kafka.OpenSmall, replay.ChunkBeside
+	if atOnce == 1 {
+		read, chunk = r.kafka.Open, replay.ChunkAlone
+	}
 	each, ctx := errgroup.WithContext(ctx)
 	each.SetLimit(atOnce)
 	for i, x := range r.ranges {
 		each.Go(func() error {
 			c := replay.Comparison{
-				Open: r.kafka.OpenSmall, Conn: r.store.Conn(), Filter: r.how.filter,
+				Open: read, Records: chunk, Conn: r.store.Conn(), Filter: r.how.filter,
 				Settled: func(o topic.Origin) bool { _, ok := settled[o]; return ok },
 				Taken:   gone.Fate,
 				Found: func(f replay.Found) {

@@ -73,6 +73,8 @@ type Comparison struct {
 	Open   func(partition int32, from int64) (partition.Reader, error)
 	Conn   driver.Conn
 	Filter Filter
+	// Records are compared at a time: [ChunkBeside] or [ChunkAlone].
+	Records int
 	// Settled tells that somebody dealt with a dead letter already. It may be nil.
 	Settled func(topic.Origin) bool
 	// Taken tells that an event was taken on purpose, and by what: [dedup.Expired]
@@ -96,7 +98,10 @@ type Chunk struct {
 }
 
 const (
-	chunkRecords = 25_000
+	// ChunkBeside is how many records are compared at a time beside other ranges and
+	// their owners, ChunkAlone where nothing else is done.
+	ChunkBeside = 25_000
+	ChunkAlone  = 50_000
 	// awayFor is how long ClickHouse or a broker may be away in the middle.
 	awayFor = time.Minute
 )
@@ -220,7 +225,7 @@ func (c Comparison) read(ctx context.Context, r Range, out chan<- facts) error {
 			if raw.Offset >= r.To {
 				break
 			}
-			if len(at.of) == chunkRecords {
+			if len(at.of) == c.Records {
 				if err := send(raw.Offset); err != nil {
 					return err
 				}

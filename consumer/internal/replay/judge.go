@@ -74,7 +74,7 @@ func (c Comparison) judge(f *fact, s stored, origin topic.Origin, self int32, d 
 }
 
 func (c Comparison) stored(ctx context.Context, self topic.Origin, first, last int64) (map[int64]stored, error) {
-	out := make(map[int64]stored, min(last-first+1, chunkRecords))
+	out := make(map[int64]stored, min(last-first+1, int64(c.Records)))
 	rows, err := c.Conn.Query(ctx, "SELECT offset, event_id, payload_hash FROM event_log WHERE topic_id = ? AND partition = ? AND offset BETWEEN ? AND ?",
 		self.TopicID, self.Partition, first, last)
 	err = each(rows, err, func() error {
