@@ -17,6 +17,7 @@ import (
 
 	"sluice/consumer/internal/kafka"
 	"sluice/consumer/internal/migrate"
+	"sluice/consumer/internal/monitor"
 	"sluice/consumer/internal/store"
 	"sluice/deploy/local/enginetest"
 	"sluice/schemas/event"
@@ -73,10 +74,12 @@ func newStackOn(t testing.TB, brokers []string, adjust ...func(*config)) *stack 
 }
 
 // consuming runs a consumer until the returned function is called.
-func (s *stack) consuming() (stop func()) {
+func (s *stack) consuming() (stop func()) { return s.consumingShown(unregistered()) }
+
+// consumingShown is consuming, and mon shows how far it is.
+func (s *stack) consumingShown(mon *monitor.Monitor) (stop func()) {
 	ctx, cancel := context.WithCancel(s.t.Context())
 	done := make(chan error, 1)
-	mon := unregistered()
 	go func() { done <- consume(ctx, s.cfg, s.log, mon) }()
 	require.Eventually(s.t, func() bool { return mon.Ready() == nil }, 30*time.Second, time.Millisecond)
 	return func() {
