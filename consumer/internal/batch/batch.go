@@ -129,8 +129,14 @@ type Batch struct {
 
 	bytes  int
 	months map[int]struct{}
+	month  int // the last record's, which the next one's mostly is
 	sum    hash.Hash
+	text   []byte // what sum has not been given yet
 }
+
+// sumBytes is how much sum is given at once: three small pieces a record would
+// cost as much as hashing them.
+const sumBytes = 16 << 10
 
 // New begins a batch at first.
 func New(first int64) *Batch {
@@ -143,6 +149,7 @@ func (b *Batch) Reset(first int64) *Batch {
 	b.First, b.Records, b.bytes = first, b.Records[:0], 0
 	clear(b.months)
 	b.sum.Reset()
+	b.text = b.text[:0]
 	return b
 }
 
@@ -157,22 +164,41 @@ func (b *Batch) Fits(r *Record, l Limits) bool {
 	if len(b.Records) >= l.Rows || b.bytes+size(r) > l.Bytes {
 		return false
 	}
-	_, known := b.months[month(r)]
-	return known || len(b.months) < l.TablePartitions
+	m := month(r)
+	if m == b.month || len(b.months) < l.TablePartitions {
+		return true
+	}
+	_, known := b.months[m]
+	return known
 }
 
 // Add appends a copy of r, which must have a higher offset than the last.
 func (b *Batch) Add(r *Record) {
 	b.bytes += size(r)
-	b.months[month(r)] = struct{}{}
-	var n [20]byte
-	binary.BigEndian.PutUint64(n[:], uint64(r.Offset))
-	binary.BigEndian.PutUint64(n[8:], uint64(r.Timestamp.UnixMilli()))
-	binary.BigEndian.PutUint32(n[16:], uint32(len(r.Key)))
-	b.sum.Write(n[:])
-	b.sum.Write(r.Key)
-	b.sum.Write(r.Value)
+	if m := month(r); len(b.Records) == 0 || m != b.month {
+		b.month = m
+		b.months[m] = struct{}{}
+	}
+	b.text = binary.BigEndian.AppendUint64(b.text, uint64(r.Offset))
+	b.text = binary.BigEndian.AppendUint64(b.text, uint64(r.Timestamp.UnixMilli()))
+	b.text = binary.BigEndian.AppendUint32(b.text, uint32(len(r.Key)))
+	b.text = append(b.text, r.Key...)
+	if len(r.Value) < sumBytes {
+		b.text = append(b.text, r.Value...)
+		if len(b.text) >= sumBytes {
+			b.flush()
+		}
+	} else {
+		b.flush()
+		b.sum.Write(r.Value)
+	}
 	b.Records = append(b.Records, *r)
+}
+
+// flush gives sum what it has not been given.
+func (b *Batch) flush() {
+	b.sum.Write(b.text)
+	b.text = b.text[:0]
 }
 
 // Last is the last record's offset; First-1 of an empty batch.
@@ -185,7 +211,10 @@ func (b *Batch) Last() int64 {
 
 // Hash is of everything the records hold, so that other records at the same
 // offsets are known as others.
-func (b *Batch) Hash() event.Hash { return event.Hash(b.sum.Sum(nil)[:16]) }
+func (b *Batch) Hash() event.Hash {
+	b.flush()
+	return event.Hash(b.sum.Sum(nil)[:16])
+}
 
 func size(r *Record) int { return len(r.Key) + len(r.Value) }
 

@@ -1,6 +1,8 @@
 package batch_test
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"strings"
 	"testing"
 	"time"
@@ -68,6 +70,14 @@ func TestHash(t *testing.T) {
 		b.Add(&batch.Record{Raw: r})
 		return b.Hash()
 	}
+	// Every record is hashed whole, however it falls into the pieces that are hashed
+	// at once: other bytes at the end of one are another hash.
+	for _, size := range []int{1, 100, 16<<10 - 21, 16<<10 - 20, 16 << 10, 100_000} {
+		value := make([]byte, size)
+		one := hash(batch.Raw{Offset: 1, Value: value})
+		value[size-1] = 1
+		require.NotEqual(t, one, hash(batch.Raw{Offset: 1, Value: value}), size)
+	}
 	base := batch.Raw{Offset: 1, Key: []byte("ab"), Value: []byte("c"), Timestamp: time.UnixMilli(5)}
 	seen := map[event.Hash]string{hash(base): "base"}
 	for name, change := range map[string]func(*batch.Raw){
@@ -82,4 +92,23 @@ func TestHash(t *testing.T) {
 		require.NotContains(t, seen, hash(r), name)
 		seen[hash(r)] = name
 	}
+}
+
+// The hash is that of version 1's text, in pieces of any size: an intent that was
+// open while the program changed is known by it.
+func TestHashStays(t *testing.T) {
+	b := batch.New(0)
+	whole := sha256.New()
+	for i := range int64(200) {
+		r := batch.Record{Raw: batch.Raw{Offset: i, Timestamp: time.UnixMilli(1_000 + i), Key: make([]byte, i), Value: make([]byte, i*i)}}
+		b.Add(&r)
+		for _, part := range []any{uint64(i), uint64(1_000 + i), uint32(i), r.Key, r.Value} {
+			require.NoError(t, binary.Write(whole, binary.BigEndian, part))
+		}
+		if i%50 == 0 { // asked for between two records, it changes nothing
+			b.Hash()
+		}
+	}
+	require.Equal(t, event.Hash(whole.Sum(nil)[:16]), b.Hash())
+	require.Equal(t, batch.New(0).Hash(), b.Reset(0).Hash())
 }

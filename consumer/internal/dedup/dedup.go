@@ -76,9 +76,9 @@ type Decision struct {
 //  6. else it becomes a row.
 func Decide(records []batch.Record, self topic.Origin, known Known) []Decision {
 	out := make([]Decision, len(records))
-	rows := make(map[uuid.UUID]int32, len(records)) // the batch's own, by where they stand in it
+	rows := newOwn(records)
 	here := func(id uuid.UUID) (First, bool) {
-		i, ok := rows[id]
+		i, ok := rows.row(id)
 		if !ok {
 			return First{}, false
 		}
@@ -89,7 +89,7 @@ func Decide(records []batch.Record, self topic.Origin, known Known) []Decision {
 		origin := topic.Origin{TopicID: self.TopicID, Partition: self.Partition, Offset: r.Offset}
 		out[i] = decide(r, origin, known, here)
 		if out[i].Fate == Row {
-			rows[r.ID] = int32(i)
+			rows.add(i)
 		}
 	}
 	return out

@@ -110,3 +110,24 @@ func TestWhatIsGoneStaysGone(t *testing.T) {
 		}
 	}
 }
+
+// Rows of the batch are found by id, by its first record, and nothing else is,
+// however full the table.
+func TestOwnRows(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		records := make([]batch.Record, rapid.IntRange(0, 300).Draw(t, "records"))
+		for i := range records {
+			records[i] = rec(int64(i), rapid.Byte().Draw(t, "key"), 1)
+		}
+		rows := map[uuid.UUID]int64{}
+		for i, d := range dedup.Decide(records, self, dedup.Known{First: nothing}) {
+			first, known := rows[records[i].ID]
+			require.Equal(t, known, d.Fate != dedup.Row)
+			if known {
+				require.Equal(t, first, d.First.Origin.Offset)
+				continue
+			}
+			rows[records[i].ID] = records[i].Offset
+		}
+	})
+}
