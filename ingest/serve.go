@@ -207,5 +207,6 @@ func server(cfg httpConfig, h http.Handler) *http.Server {
 		WriteTimeout:      cfg.WriteTimeout,
 		IdleTimeout:       cfg.IdleTimeout,
 		MaxHeaderBytes:    cfg.MaxHeaderBytes,
+		ConnContext:       httpapi.ConnContext,
 	}
 }

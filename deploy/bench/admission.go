@@ -22,18 +22,19 @@ const (
 	admissionConnections = 1000
 )
 
-// admissionForms are what is posted, and how many clients find its capacity in a
-// closed loop.
-func admissionForms() []struct {
+// admissionForm is what is posted, to whom, and how many clients find its capacity
+// in a closed loop.
+type admissionForm struct {
 	name, path, media string
 	events, clients   int
-} {
-	return []struct {
-		name, path, media string
-		events, clients   int
-	}{
-		{"posts", "/api/events", "application/json", 1, 32},
-		{"batches", "/api/events/batch", "application/x-ndjson", admissionEvents, 16},
+	bare              bool // to the bare handler, the anchor
+}
+
+func admissionForms() []admissionForm {
+	return []admissionForm{
+		{"posts", "/api/events", "application/json", 1, 32, false},
+		{"batches", "/api/events/batch", "application/x-ndjson", admissionEvents, 16, false},
+		{"bare", "/api/events", "application/json", 1, 32, true},
 	}
 }
 
@@ -44,7 +45,8 @@ type offered struct {
 	goodput                float64 // accepted requests a second
 	refused, other, unsent float64 // shares
 	p95, p99, refP95, late time.Duration
-	loadCores, edgeCores   float64 // what the load and the edge took of the machine
+	polite                 time.Duration // P95 of the refusals of those that ask seldom
+	loadCores, edgeCores   float64       // what the load and the edge took of the machine
 }
 
 // admission finds what the edge takes in a closed loop, then offers it a tenth of
@@ -58,17 +60,36 @@ func admission(ctx context.Context, b *bench) (t *table, err error) {
 	if err := s.ingest(); err != nil {
 		return nil, err
 	}
-	edge := s.programs[len(s.programs)-1]
+	edge := server{edgeName, s.edge, s.programs[len(s.programs)-1]}
+	path, err := s.bare()
+	if err != nil {
+		return nil, err
+	}
+	bare, err := s.serve(bareName, path, s.bareArgs)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.place(b.cfg); err != nil {
+		return nil, err
+	}
 	lasting := max(time.Second, b.cfg.lasting(admissionFor))
 	t = newTable(
 		column{"form", "form", "%s"}, column{"factor", "times capacity", "%.1f"}, column{"asked", "asked/s", "%.0f"}, column{"sent", "sent/s", "%.0f"},
 		column{"goodput", "accepted/s", "%.0f"}, column{"of_peak", "of the peak", "%.2f"}, column{"refused", "refused", "%.2f"}, column{"unanswered", "no answer", "%.2f"},
-		column{"p95_ms", "P95 ms", "%.1f"}, column{"p99_ms", "P99 ms", "%.1f"}, column{"refused_p95_ms", "refusal P95 ms", "%.1f"},
+		column{"p95_ms", "P95 ms", "%.1f"}, column{"p99_ms", "P99 ms", "%.1f"}, column{"refused_p95_ms", "refusal P95 ms", "%.1f"}, column{"first_refusal_p95_ms", "first refusal P95 ms", "%.1f"},
 		column{"late_p95_ms", "sent late P95 ms", "%.1f"}, column{"load_cores", "cores: load", "%.2f"}, column{"edge_cores", "edge", "%.2f"}, column{"rss_mib", "edge MiB", "%d"},
 	)
 	var plots []string
-	for k, form := range admissionForms() {
-		l := &openLoop{address: strings.TrimPrefix(s.edge, "http://"), connections: form.clients}
+	for _, form := range admissionForms() {
+		if !slices.Contains(b.cfg.forms, form.name) {
+			continue
+		}
+		k := len(plots)
+		srv := edge
+		if form.bare {
+			srv = bare
+		}
+		l := &openLoop{address: strings.TrimPrefix(srv.url, "http://"), connections: form.clients}
 		base := time.Now().Add(-time.Hour * time.Duration(k+1))
 		for i := range 64 {
 			var events []event.Event
@@ -78,26 +99,38 @@ func admission(ctx context.Context, b *bench) (t *table, err error) {
 			l.forms = append(l.forms, newForm(form.path, form.media, base, events))
 		}
 		offer := func(rate float64) (o offered, err error) {
-			theirs, _, err := edge.used()
+			theirs, _, err := srv.program.used()
 			if err != nil {
 				return o, err
 			}
 			own, began := ownCPU(), time.Now()
+			beside := make(chan []answered, 1)
+			go func() { beside <- l.askSeldom(ctx, lasting) }()
 			all, unsent, err := l.run(ctx, rate, lasting)
+			polite := <-beside
 			if err != nil {
 				return o, err
 			}
 			l.first += (len(all) + unsent) * form.events
 			took := time.Since(began).Seconds()
-			now, _, err := edge.used()
+			now, _, err := srv.program.used()
 			if err != nil {
 				return o, err
 			}
 			o = sum(all, unsent, lasting)
+			o.polite = sum(polite, 0, lasting).refP95
 			o.loadCores, o.edgeCores = (ownCPU()-own).Seconds()/took, (now-theirs).Seconds()/took
 			return o, nil
 		}
-		profiled := b.profile(ctx, s.edgeAdmin, "edge-"+form.name, lasting)
+		profile := func(of string) <-chan error {
+			if form.bare {
+				none := make(chan error, 1)
+				none <- nil
+				return none
+			}
+			return b.profile(ctx, s.edgeAdmin, "edge-"+form.name+of, lasting)
+		}
+		profiled := profile("")
 		_, err := offer(0) // warms it up
 		if err := errors.Join(err, <-profiled); err != nil {
 			return t, err
@@ -113,11 +146,12 @@ func admission(ctx context.Context, b *bench) (t *table, err error) {
 		var memory []int
 		for _, factor := range b.cfg.factors {
 			b.say("admission: %s: %.1f times, %.0f a second", form.name, factor, capacity*factor)
+			profiled := profile(fmt.Sprintf("-%g", factor))
 			o, err := offer(capacity * factor)
-			if err != nil {
+			if err := errors.Join(err, <-profiled); err != nil {
 				return t, err
 			}
-			_, rss, err := edge.used()
+			_, rss, err := srv.program.used()
 			if err != nil {
 				return t, err
 			}
@@ -127,7 +161,7 @@ func admission(ctx context.Context, b *bench) (t *table, err error) {
 		peak := slices.MaxFunc(all, func(a, b offered) int { return int(a.goodput - b.goodput) }).goodput
 		ms := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 		for i, o := range all {
-			t.add(form.name, o.factor, o.asked, o.sent, o.goodput, o.goodput/peak, o.refused, o.other, ms(o.p95), ms(o.p99), ms(o.refP95), ms(o.late), o.loadCores, o.edgeCores, memory[i])
+			t.add(form.name, o.factor, o.asked, o.sent, o.goodput, o.goodput/peak, o.refused, o.other, ms(o.p95), ms(o.p99), ms(o.refP95), ms(o.polite), ms(o.late), o.loadCores, o.edgeCores, memory[i])
 		}
 		t.note("%s: capacity is what %d clients get through in a closed loop, %.0f a second.", form.name, form.clients, capacity)
 		plots = append(plots, admissionPlot(form.name, all, capacity, float64(k)*plotHeight))
@@ -152,6 +186,9 @@ func ownCPU() time.Duration {
 // sum puts together what became of the requests of one rate.
 func sum(all []answered, unsent int, lasting time.Duration) (o offered) {
 	var taken, refused, late []time.Duration
+	if len(all) == 0 {
+		return o
+	}
 	var end time.Time
 	begin := all[0].due
 	for _, a := range all {

@@ -56,6 +56,9 @@ type config struct {
 	protocols                  []string
 	kills                      int
 	factors                    []float64 // of the experiment admission
+	forms                      []string
+	split                      bool
+	nice                       int
 }
 
 // The brokers there are.
@@ -100,6 +103,9 @@ func parse(args []string, getenv func(string) string) (config, error) {
 	f.StringSliceVar(&c.protocols, "protocols", []string{"classic", "broker"}, "takeover: group protocols")
 	f.IntVar(&c.kills, "kills", 5, "takeover: how often one is killed in each protocol")
 	f.Float64SliceVar(&c.factors, "factors", []float64{0.1, 0.2, 0.5, 0.8, 1, 1.5, 2, 3, 5, 10}, "admission: what is offered, in multiples of what a closed loop gets through")
+	f.StringSliceVar(&c.forms, "forms", []string{"posts", "batches", "bare"}, "admission: what is posted; bare is posts to a handler with nothing of ours")
+	f.BoolVar(&c.split, "split", false, "admission: the load on the last processor alone, all else on the others")
+	f.IntVar(&c.nice, "nice", 0, "admission: niceness of the load")
 	if err := f.Parse(args); err != nil {
 		return c, err
 	}
@@ -135,6 +141,9 @@ func (c *config) complete() (err error) {
 		if !slices.Contains(names, name) {
 			return fmt.Errorf("there is no experiment %q: there are %s", name, strings.Join(names, ", "))
 		}
+	}
+	if (c.split || c.nice != 0) && !slices.Equal(c.experiments, []string{"admission"}) {
+		return errors.New("--split and --nice are for the experiment admission alone")
 	}
 	if len(c.experiments) == 0 {
 		c.experiments = names

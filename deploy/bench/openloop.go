@@ -76,6 +76,7 @@ type openLoop struct {
 	address     string
 	forms       []form
 	first       int // number of the first event
+	seldom      int // requests of askSeldom
 	connections int // at most; what is due while all wait for answers is not sent
 }
 
@@ -163,6 +164,54 @@ func (l *openLoop) run(ctx context.Context, rate float64, lasting time.Duration)
 	return all, unsent, err
 }
 
+const (
+	seldomConnections = 50
+	// seldomEvery is longer than the Retry-After of a refusal.
+	seldomEvery = 1100 * time.Millisecond
+	// seldomFirst is above the numbers of all events that are sent otherwise.
+	seldomFirst = 800_000_000
+)
+
+// askSeldom is those who keep to what they are told, beside the load: a few more
+// connections, each with a request only now and then. There is at least one.
+func (l *openLoop) askSeldom(ctx context.Context, lasting time.Duration) []answered {
+	var mu sync.Mutex
+	var all []answered
+	var wg sync.WaitGroup
+	begin := time.Now()
+	end := begin.Add(lasting)
+	for i := range seldomConnections {
+		wg.Go(func() {
+			c := &connection{address: l.address}
+			defer c.close()
+			var request []byte
+			for due := begin.Add(seldomEvery * time.Duration(i) / seldomConnections); ; due = due.Add(seldomEvery) {
+				select {
+				case <-ctx.Done():
+					return
+				case <-time.After(time.Until(due)):
+				}
+				mu.Lock()
+				n := seldomFirst + len(l.forms[0].at)*l.seldom
+				l.seldom++
+				mu.Unlock()
+				request = l.forms[n%len(l.forms)].fill(request[:0], n)
+				a := answered{due: due, sent: time.Now()}
+				a.status, _ = c.do(ctx, request) // 0 when there was none
+				a.done = time.Now()
+				mu.Lock()
+				all = append(all, a)
+				mu.Unlock()
+				if a.done.Add(seldomEvery).After(end) {
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return all
+}
+
 func sentNothing(all []answered, failed error) error {
 	if slices.ContainsFunc(all, func(a answered) bool { return a.status != 0 }) {
 		return nil
@@ -187,6 +236,7 @@ type connection struct {
 	address string
 	conn    net.Conn
 	answers *bufio.Reader
+	bounded time.Time // when its deadline must be set again
 }
 
 // do sends a request and reads its answer, whose status it returns.
@@ -200,10 +250,14 @@ func (c *connection) do(ctx context.Context, request []byte) (status int, err er
 		if c.conn, err = new(net.Dialer).DialContext(ctx, "tcp", c.address); err != nil {
 			return 0, err
 		}
-		c.answers = bufio.NewReader(c.conn)
+		c.answers, c.bounded = bufio.NewReader(c.conn), time.Time{}
 	}
-	if err := c.conn.SetDeadline(time.Now().Add(postBound)); err != nil {
-		return 0, err
+	// Not for every request: it costs a tenth of what sending one does.
+	if now := time.Now(); now.After(c.bounded) {
+		c.bounded = now.Add(postBound / 2)
+		if err := c.conn.SetDeadline(now.Add(postBound)); err != nil {
+			return 0, err
+		}
 	}
 	if _, err := c.conn.Write(request); err != nil {
 		return 0, err

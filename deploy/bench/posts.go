@@ -108,14 +108,8 @@ func (s *stack) servers() ([]server, error) {
 		return nil, err
 	}
 	all := []server{{edgeName, s.edge, s.programs[len(s.programs)-1]}}
-	bare := filepath.Join(s.bin, "bare")
-	build := exec.CommandContext(s.ctx, "go", "build", "-o", bare, "./deploy/bench/bare")
-	build.Dir, build.Env = s.cfg.root, append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("building what the edge is compared with: %w: %s", err, out)
-	}
-	// A topic of its own: the edge's log is left to the edge.
-	if err := s.create("bare"); err != nil {
+	bare, err := s.bare()
+	if err != nil {
 		return nil, err
 	}
 	option3, err := s.option3()
@@ -127,25 +121,49 @@ func (s *stack) servers() ([]server, error) {
 		args       func(port string) []string
 	}{
 		{"gin that does nothing", bare, func(port string) []string { return []string{"noop", "127.0.0.1:" + port} }},
-		{"gin, JSON, ProduceSync", bare, func(port string) []string { return []string{"produce", "127.0.0.1:" + port, s.kafka, "bare"} }},
+		{bareName, bare, s.bareArgs},
 		{"Express, BullMQ, Redis", "node", func(port string) []string { return append([]string{option3.script, port}, option3.redis) }},
 	} {
-		ports, err := apache.FreePorts(1)
+		srv, err := s.serve(c.name, c.path, c.args)
 		if err != nil {
 			return nil, err
 		}
-		port := strconv.Itoa(ports[0])
-		p, err := s.run(c.name, c.path, c.args(port)...)
-		if err != nil {
-			return nil, err
-		}
-		url := "http://127.0.0.1:" + port
-		if err := s.await(c.name, func(ctx context.Context) error { return get(ctx, url+"/readyz", io.Discard) }); err != nil {
-			return nil, err
-		}
-		all = append(all, server{c.name, url, p})
+		all = append(all, srv)
 	}
 	return all, nil
+}
+
+// bareName is the handler that an edge with nothing of ours would be.
+const bareName = "gin, JSON, ProduceSync"
+
+// bare builds what the edge is measured beside, and makes a topic for it: the edge's
+// log is left to the edge.
+func (s *stack) bare() (path string, err error) {
+	path = filepath.Join(s.bin, "bare")
+	build := exec.CommandContext(s.ctx, "go", "build", "-o", path, "./deploy/bench/bare")
+	build.Dir, build.Env = s.cfg.root, append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building what the edge is compared with: %w: %s", err, out)
+	}
+	return path, s.create("bare")
+}
+
+func (s *stack) bareArgs(port string) []string {
+	return []string{"produce", "127.0.0.1:" + port, s.kafka, "bare"}
+}
+
+// serve starts a server on a free port, and returns when it is ready.
+func (s *stack) serve(name, path string, args func(port string) []string) (srv server, err error) {
+	ports, err := apache.FreePorts(1)
+	if err != nil {
+		return srv, err
+	}
+	port := strconv.Itoa(ports[0])
+	srv = server{name: name, url: "http://127.0.0.1:" + port}
+	if srv.program, err = s.run(name, path, args(port)...); err != nil {
+		return srv, err
+	}
+	return srv, s.await(name, func(ctx context.Context) error { return get(ctx, srv.url+"/readyz", io.Discard) })
 }
 
 // run starts a program that is none of ours.

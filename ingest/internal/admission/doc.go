@@ -14,5 +14,7 @@
 // before the disk.
 //
 // There is no queue of our own and no one waits to be let in: a refusal costs no
-// more than the reading of a header.
+// more than the reading of a header. That is a third of what a post costs, so that at
+// several times the capacity refusals would take the machine; those beyond a part of
+// it are spaced ([Limiter.Turn]).
 package admission

@@ -72,6 +72,8 @@ type Limiter struct {
 	age    time.Duration // of the base
 	probes int           // windows left of a probe
 
+	turns turns
+
 	admitted, full prometheus.Counter
 }
 
@@ -79,7 +81,7 @@ const never = math.MaxInt64
 
 // NewLimiter returns a limiter; [Limiter.Run] must run beside it. reg may be nil.
 func NewLimiter(cfg Config, reg prometheus.Registerer) *Limiter {
-	l := &Limiter{slack: cfg.Slack, found: never}
+	l := &Limiter{slack: cfg.Slack, found: never, turns: newTurns()}
 	l.rate.Store(firstRate)
 	l.base.Store(int64(firstBase))
 	l.least.Store(never)

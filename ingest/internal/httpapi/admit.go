@@ -1,7 +1,11 @@
 package httpapi
 
 import (
+	"context"
+	"net"
 	"net/http"
+	"sync/atomic"
+	"time"
 
 	"sluice/ingest/internal/admission"
 	"sluice/ingest/internal/decode"
@@ -38,6 +42,30 @@ func (a *API) enter(body *decode.Body) (admission.Ticket, *problem.Error) {
 // taken tells whether the log or the spool has taken d just now.
 func taken(d *delivery.Delivery) bool { return d.Err == nil && !d.Repeat }
 
+// connection is what is known of one.
+type connection struct {
+	refused atomic.Int64 // when a post on it was refused last, Unix nanoseconds
+}
+
+type connectionKey struct{}
+
+// ConnContext is for [http.Server]: with it, a connection is known again.
+func ConnContext(ctx context.Context, _ net.Conn) context.Context {
+	return context.WithValue(ctx, connectionKey{}, new(connection))
+}
+
+// tooSoon tells whether a post that is refused comes on a connection on which one was
+// already, and earlier than Retry-After said. Such refusals wait for their turn; one
+// who keeps to it is told at once.
+func tooSoon(r *http.Request) bool {
+	c, ok := r.Context().Value(connectionKey{}).(*connection)
+	if !ok {
+		return true
+	}
+	now := time.Now().UnixNano()
+	return now-c.refused.Swap(now) < int64(problem.Overloaded.RetryAfter)
+}
+
 const (
 	// drainBytes is how much of a refused body is read at a time.
 	drainBytes = 64 << 10
@@ -50,6 +78,9 @@ const (
 // first by itself: a client that is slow to send, or has much to send, is told at
 // once.
 func (a *API) refuse(w http.ResponseWriter, r *http.Request, err *problem.Error) {
+	if wait := a.cfg.Limiter.Turn(r.ContentLength); wait > 0 && tooSoon(r) {
+		time.Sleep(wait)
+	}
 	c := http.NewResponseController(w)
 	sends := r.ProtoMajor == 1 && r.ContentLength > 0 && r.ContentLength <= drainMost && r.Header["Expect"] == nil
 	if !sends || c.EnableFullDuplex() != nil {
