@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -21,6 +20,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/goleak"
 
+	"sluice/ingest/internal/logtest"
 	"sluice/schemas/topic"
 )
 
@@ -126,7 +126,7 @@ func launchReloading(t testing.TB, brokers []string, change func(*config), again
 			t.Errorf("the edge did not stop in order: %v", err)
 		}
 		for line := range strings.Lines(e.log.String()) {
-			if secrets.MatchString(line) {
+			if logtest.Secret(line) {
 				t.Errorf("a key or a part of an event is in the edge's log: %s", line)
 			}
 		}
@@ -136,11 +136,6 @@ func launchReloading(t testing.TB, brokers []string, change func(*config), again
 	})
 	return e
 }
-
-// secrets is what no line of any edge's log may hold, at any level: a key's text,
-// a credential, or what only events have: a member with its quotes, as text or
-// quoted again by the log, or the tuple that the tests post.
-var secrets = regexp.MustCompile(`sluice_[0-9A-Za-z]+_[0-9A-Za-z_-]{20,}|Bearer |\\?"(payload|actor_id|occurred_at)\\?"\s*:|app:click:`)
 
 // wait waits for the edge to end by itself or after stop.
 func (e *edge) wait(t testing.TB) error {

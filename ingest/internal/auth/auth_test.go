@@ -3,7 +3,7 @@ package auth
 import (
 	"bytes"
 	"encoding/hex"
-	"log/slog"
+	"io"
 	"math"
 	"net/http"
 	"os"
@@ -16,6 +16,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"sluice/ingest/internal/logtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -53,7 +55,7 @@ func (f *fixture) add(t *testing.T, change func(*Entry)) (id, key string) {
 
 func (f *fixture) open(t *testing.T) *Store {
 	t.Helper()
-	s, err := Open(Config{KeysFile: f.file}, slog.New(slog.NewTextHandler(&f.log, nil)), prometheus.NewRegistry())
+	s, err := Open(Config{KeysFile: f.file}, logtest.New(&f.log), prometheus.NewRegistry())
 	require.NoError(t, err)
 	return s
 }
@@ -122,7 +124,7 @@ func TestPepper(t *testing.T) {
 	require.ErrorIs(t, err, ErrWrongKey)
 
 	require.NoError(t, os.WriteFile(f.file+".pepper", []byte("short"), 0o600))
-	_, err = Open(Config{KeysFile: f.file}, slog.New(slog.DiscardHandler), nil)
+	_, err = Open(Config{KeysFile: f.file}, logtest.New(io.Discard), nil)
 	require.ErrorContains(t, err, "32 or more")
 	info, err := os.Stat(f.file)
 	require.NoError(t, err)

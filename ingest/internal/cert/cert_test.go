@@ -8,7 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"log/slog"
+	"io"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -17,6 +17,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
+
+	"sluice/ingest/internal/logtest"
 )
 
 // pair is a certificate of its own for name, and its key, as PEM.
@@ -58,7 +60,7 @@ func TestReload(t *testing.T) {
 	put(t, cfg.CertFile, first)
 	put(t, cfg.KeyFile, firstKey)
 	put(t, cfg.ClientCAFile, first)
-	s, err := Open(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	s, err := Open(cfg, logtest.New(io.Discard), prometheus.NewRegistry())
 	require.NoError(t, err)
 	require.Equal(t, "first", inUse(t, s))
 

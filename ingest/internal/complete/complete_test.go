@@ -2,7 +2,7 @@ package complete
 
 import (
 	"context"
-	"log/slog"
+	"io"
 	"testing"
 	"time"
 
@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/goleak"
 
+	"sluice/ingest/internal/logtest"
 	"sluice/schemas/topic"
 )
 
@@ -39,7 +40,7 @@ func TestFollows(t *testing.T) {
 		say(key, value)
 	}
 	follow := func() (f *Follower, stop func()) {
-		f = NewFollower(slog.New(slog.DiscardHandler))
+		f = NewFollower(logtest.New(io.Discard))
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- f.Run(ctx, topic.Control, kgo.SeedBrokers(cluster.ListenAddrs()...)) }()

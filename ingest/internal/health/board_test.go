@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"log/slog"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"sync/atomic"
@@ -15,13 +15,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"sluice/ingest/internal/logtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func newBoard() (*Board, *prometheus.Registry) {
 	reg := prometheus.NewRegistry()
-	return NewBoard(slog.New(slog.DiscardHandler), reg), reg
+	return NewBoard(logtest.New(io.Discard), reg), reg
 }
 
 // probe is a dependency whose state a test sets.

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -84,6 +85,25 @@ func TestRefusal(t *testing.T) {
 		answer(http.StatusOK)
 	}
 	require.Zero(t, a.budget.Used())
+}
+
+// TestTooSoon: who keeps to Retry-After is told at once that there is too much to do;
+// who asks again at once on the same connection waits for its turn to be told.
+func TestTooSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		request := func() *http.Request {
+			return httptest.NewRequest(http.MethodPost, "/api/events", nil).WithContext(ConnContext(t.Context(), nil))
+		}
+		one, other := request(), request()
+		require.False(t, tooSoon(one))
+		require.True(t, tooSoon(one))
+		require.False(t, tooSoon(other), "another connection")
+		time.Sleep(time.Second - 1)
+		require.True(t, tooSoon(one), "each refusal counts")
+		time.Sleep(time.Second)
+		require.False(t, tooSoon(one))
+		require.True(t, tooSoon(httptest.NewRequest(http.MethodPost, "/", nil)), "of no connection known")
+	})
 }
 
 // TestInsideOnlyUntilTheLogHasIt: whatever becomes of a post, it leaves.

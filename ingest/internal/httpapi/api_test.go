@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -22,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"sluice/ingest/internal/delivery"
+	"sluice/ingest/internal/logtest"
 	"sluice/ingest/internal/problem"
 )
 
@@ -85,7 +85,7 @@ func newAPI(t *testing.T, log delivery.Log, change func(*Config)) (*API, http.Ha
 	if change != nil {
 		change(&cfg)
 	}
-	a, err := New(cfg, parts(log), slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	a, err := New(cfg, parts(log), logtest.New(io.Discard), prometheus.NewRegistry())
 	require.NoError(t, err)
 	return a, a.Handler(func() error { return nil }, nil)
 }

@@ -2,7 +2,7 @@ package httpapi
 
 import (
 	"context"
-	"log/slog"
+	"io"
 	"math"
 	"net/http"
 	"strings"
@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"sluice/ingest/internal/delivery"
+	"sluice/ingest/internal/logtest"
 )
 
 func TestPreferences(t *testing.T) {
@@ -98,7 +99,7 @@ func TestWhoWaits(t *testing.T) {
 			waiter := &waitFor{stores: row.stores}
 			p := parts(&fakeLog{answer: row.log})
 			p.Stored, p.Sync = waiter, func() bool { return row.sync }
-			a, err := New(DefaultConfig(), p, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+			a, err := New(DefaultConfig(), p, logtest.New(io.Discard), prometheus.NewRegistry())
 			require.NoError(t, err)
 			body, header := one, []string{}
 			if row.path != "" {

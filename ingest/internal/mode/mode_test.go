@@ -2,7 +2,7 @@ package mode_test
 
 import (
 	"encoding/json"
-	"log/slog"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -11,11 +11,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
+	"sluice/ingest/internal/logtest"
 	"sluice/ingest/internal/mode"
 )
 
 func newSwitch() *mode.Switch {
-	return mode.NewSwitch(mode.Async, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	return mode.NewSwitch(mode.Async, logtest.New(io.Discard), prometheus.NewRegistry())
 }
 
 func ask(s *mode.Switch, method, media, body string) *httptest.ResponseRecorder {

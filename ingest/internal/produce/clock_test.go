@@ -1,7 +1,7 @@
 package produce
 
 import (
-	"log/slog"
+	"io"
 	"testing"
 	"time"
 
@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"sluice/ingest/internal/clocktest"
+	"sluice/ingest/internal/logtest"
 )
 
 // TestClockJumps: whether the log has acknowledged anything since a probe began
@@ -23,7 +24,7 @@ func TestClockJumps(t *testing.T) {
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(2, topicName))
 	require.NoError(t, err)
 	defer cluster.Close()
-	p, err := New(DefaultConfig(topicName), slog.New(slog.DiscardHandler), prometheus.NewRegistry(), kgo.SeedBrokers(cluster.ListenAddrs()...))
+	p, err := New(DefaultConfig(topicName), logtest.New(io.Discard), prometheus.NewRegistry(), kgo.SeedBrokers(cluster.ListenAddrs()...))
 	require.NoError(t, err)
 	defer func() { require.NoError(t, p.Stop(t.Context())) }()
 	require.NoError(t, p.Check(t.Context()))

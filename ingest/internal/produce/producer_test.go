@@ -3,7 +3,7 @@ package produce
 import (
 	"context"
 	"errors"
-	"log/slog"
+	"io"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -20,6 +20,7 @@ import (
 	"pgregory.net/rapid"
 
 	"sluice/ingest/internal/delivery"
+	"sluice/ingest/internal/logtest"
 	"sluice/schemas/event"
 )
 
@@ -39,7 +40,7 @@ func start(t *testing.T, change func(*Config)) (*Producer, *kfake.Cluster) {
 	if change != nil {
 		change(&cfg)
 	}
-	p, err := New(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry(),
+	p, err := New(cfg, logtest.New(io.Discard), prometheus.NewRegistry(),
 		kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.RetryBackoffFn(func(int) time.Duration { return 10 * time.Millisecond }))
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -122,7 +123,7 @@ func TestEverySendSettlesOnce(t *testing.T) {
 // TestSendErrors: each way in which nothing or not everything is sent.
 func TestSendErrors(t *testing.T) {
 	t.Run("not seen yet", func(t *testing.T) {
-		p, err := New(DefaultConfig(topicName), slog.New(slog.DiscardHandler), prometheus.NewRegistry(), kgo.SeedBrokers("127.0.0.1:1"))
+		p, err := New(DefaultConfig(topicName), logtest.New(io.Discard), prometheus.NewRegistry(), kgo.SeedBrokers("127.0.0.1:1"))
 		require.NoError(t, err)
 		require.ErrorIs(t, sendOne(t, p), delivery.ErrAway)
 		require.ErrorContains(t, p.Ready(), "not been reached yet")

@@ -3,7 +3,7 @@ package reload
 import (
 	"context"
 	"errors"
-	"log/slog"
+	"io"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -12,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"sluice/ingest/internal/logtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -32,7 +34,7 @@ func watch(t *testing.T) *watched {
 	require.NoError(t, os.MkdirAll(filepath.Dir(w.file), 0o700))
 	require.NoError(t, os.WriteFile(w.file, nil, 0o600))
 	var err error
-	w.w, err = New(slog.New(slog.DiscardHandler))
+	w.w, err = New(logtest.New(io.Discard))
 	require.NoError(t, err)
 	w.w.Add(Source{Name: "directory", Paths: []string{w.dir}, Reload: func() error { w.dirs.Add(1); return nil }})
 	w.w.Add(Source{Name: "file", Paths: []string{w.file}, Reload: func() error { w.files.Add(1); return errors.New("is wrong") }})
@@ -124,7 +126,7 @@ func TestLinks(t *testing.T) {
 // seen to be replaced: its folder tells of "./edge.yaml".
 func TestRelative(t *testing.T) {
 	t.Chdir(t.TempDir())
-	w, err := New(slog.New(slog.DiscardHandler))
+	w, err := New(logtest.New(io.Discard))
 	require.NoError(t, err)
 	defer w.Close()
 	require.NoError(t, os.WriteFile("edge.yaml", nil, 0o600))
@@ -154,7 +156,7 @@ func TestNow(t *testing.T) {
 
 // TestNoSuchPath: what cannot be watched is told of, and read on demand.
 func TestNoSuchPath(t *testing.T) {
-	w, err := New(slog.New(slog.DiscardHandler))
+	w, err := New(logtest.New(io.Discard))
 	require.NoError(t, err)
 	defer w.Close()
 	w.Add(Source{Name: "nothing", Paths: []string{"/nowhere/at/all"}, Reload: func() error { return nil }})

@@ -3,7 +3,7 @@ package schema
 import (
 	"bytes"
 	"fmt"
-	"log/slog"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
+	"sluice/ingest/internal/logtest"
 	"sluice/schemas/event"
 )
 
@@ -272,7 +273,7 @@ func TestReload(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, map[string]string{"a.v1.json": `{"required":["x"]}`})
 	var log bytes.Buffer
-	r, err := Open(Config{Dir: dir}, slog.New(slog.NewTextHandler(&log, nil)), prometheus.NewRegistry())
+	r, err := Open(Config{Dir: dir}, logtest.New(&log), prometheus.NewRegistry())
 	require.NoError(t, err)
 	refused := func() bool { _, f := r.Check(decoded(t, "a", `{}`)); return f != nil }
 	require.True(t, refused())
@@ -298,7 +299,7 @@ func TestReload(t *testing.T) {
 func TestOpenBroken(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, map[string]string{"a.v1.json": `{`})
-	_, err := Open(Config{Dir: dir}, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	_, err := Open(Config{Dir: dir}, logtest.New(io.Discard), prometheus.NewRegistry())
 	require.ErrorContains(t, err, "a.v1.json")
 }
 
@@ -306,7 +307,7 @@ func TestUnregistered(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, map[string]string{"order.v1.json": `{}`})
 	for _, refuse := range []bool{false, true} {
-		r, err := Open(Config{Dir: dir, RefuseUnregistered: refuse}, slog.New(slog.DiscardHandler), nil)
+		r, err := Open(Config{Dir: dir, RefuseUnregistered: refuse}, logtest.New(io.Discard), nil)
 		require.NoError(t, err)
 		name, faults := r.Check(decoded(t, "order", `{}`))
 		require.Equal(t, "order.v1", name)
@@ -324,7 +325,7 @@ func TestUnregistered(t *testing.T) {
 func TestConcurrent(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, map[string]string{"order.v1.json": order, "_address.json": addressFile})
-	r, err := Open(Config{Dir: dir}, slog.New(slog.DiscardHandler), nil)
+	r, err := Open(Config{Dir: dir}, logtest.New(io.Discard), nil)
 	require.NoError(t, err)
 	good, bad := decoded(t, "order", `{"id":"o-1","total":1}`), decoded(t, "order", `{"id":"o-1","total":-1}`)
 	var wg sync.WaitGroup

@@ -3,7 +3,7 @@ package spool
 import (
 	"errors"
 	"fmt"
-	"log/slog"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -12,6 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/goleak"
+
+	"sluice/ingest/internal/logtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -87,7 +89,7 @@ func segments(t testing.TB, dir string) []string {
 	return names
 }
 
-var discard = slog.New(slog.DiscardHandler)
+var discard = logtest.New(io.Discard)
 
 func numberOf(t require.TestingT, r *kgo.Record) int {
 	var n int

@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"log/slog"
+	"io"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -16,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"sluice/ingest/internal/delivery"
+	"sluice/ingest/internal/logtest"
 	"sluice/schemas/topic"
 )
 
@@ -91,7 +92,7 @@ func startAnnouncing(t *testing.T, dir string, c *control) (s *Spool, log *fakeL
 	require.NoError(t, err)
 	log = &fakeLog{}
 	s = New(cfg, store, log, discard, prometheus.NewRegistry())
-	h := NewHerald(s, c, slog.New(slog.DiscardHandler))
+	h := NewHerald(s, c, logtest.New(io.Discard))
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { s.Run(ctx) })

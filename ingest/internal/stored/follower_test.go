@@ -3,7 +3,7 @@ package stored
 import (
 	"context"
 	"errors"
-	"log/slog"
+	"io"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"sluice/ingest/internal/delivery"
+	"sluice/ingest/internal/logtest"
 	"sluice/schemas/commit"
 	"sluice/schemas/event"
 )
@@ -70,7 +71,7 @@ func queuedAt(partition int32, offset int64) *delivery.Delivery {
 func follow(t *testing.T, entries []entry, body func(*testing.T, *Follower, *timeline)) {
 	synctest.Test(t, func(t *testing.T) {
 		source := &timeline{begun: time.Now(), entries: entries}
-		f := New(source, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+		f := New(source, logtest.New(io.Discard), prometheus.NewRegistry())
 		ctx, stop := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		wg.Go(func() { f.Run(ctx) })
@@ -169,7 +170,7 @@ func (s *gated) Look(ctx context.Context) (map[int32]Commit, error) {
 func TestLookUnderWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source := &gated{begun: make(chan struct{}), answers: make(chan map[int32]Commit)}
-		f := New(source, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+		f := New(source, logtest.New(io.Discard), prometheus.NewRegistry())
 		ctx, stop := context.WithCancel(t.Context())
 		var running, waits sync.WaitGroup
 		running.Go(func() { f.Run(ctx) })
