@@ -147,7 +147,7 @@ func (a *asking) undone(i int) int64 {
 func (a *asking) waiting() {
 	for i, x := range a.ranges {
 		if a.undone(i) < x.To {
-			fmt.Fprintf(a.running.err, "the owner of partition %d has not answered for %s; \"consumer status\" shows what holds it up\n", x.Self.Partition, silence)
+			fmt.Fprintf(a.err, "the owner of partition %d has not answered for %s; \"consumer status\" shows what holds it up\n", x.Self.Partition, silence)
 		}
 	}
 }
@@ -156,7 +156,7 @@ func (a *asking) waiting() {
 func (a *asking) progress(r replay.Request, p replay.Progress) {
 	a.silent.Reset(silence)
 	if p.Error != "" {
-		fmt.Fprintf(a.running.err, "partition %d: %s; it recovers and goes on\n", p.Partition, p.Error)
+		fmt.Fprintf(a.err, "partition %d: %s; it recovers and goes on\n", p.Partition, p.Error)
 		return
 	}
 	n, before := p.Written+p.Journaled, a.written[r.Run]
