@@ -119,7 +119,7 @@ func TestReplayFromBeforeTheStartAndOfAPausedPartition(t *testing.T) {
 	s.exec("ALTER TABLE event_log DELETE WHERE partition = 1 AND offset >= 4 SETTINGS mutations_sync = 2")
 	_, _, status = s.says("pause", "--partitions", "1", "--why", "a test")
 	require.Zero(t, status)
-	_, said, status = s.says("replay", "--from", "1:4", "--yes")
+	_, said, status = s.says("replay", "--from", "1:4", "--yes", "--findings", t.TempDir()+"/f")
 	require.Equal(t, 2, status)
 	require.Contains(t, said, "partition 1 is paused by")
 	require.Contains(t, said, "go on with: consumer replay --from 1:4", "nothing of what is missing was asked for")
