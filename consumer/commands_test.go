@@ -44,3 +44,21 @@ func TestACommandThatIsNotThereIsAnError(t *testing.T) {
 		require.ErrorContains(t, exit, `"redrvie"`)
 	}
 }
+
+// Some sixty flags of the configuration stood below each command's own.
+func TestACommandsHelpIsItsOwn(t *testing.T) {
+	c := command()
+	var out bytes.Buffer
+	c.SetOut(&out)
+	c.SetArgs([]string{"lag", "--help"})
+	require.NoError(t, c.ExecuteContext(t.Context()))
+	require.Contains(t, out.String(), "--watch")
+	require.Contains(t, out.String(), `"consumer --help" lists them`)
+	require.NotContains(t, out.String(), "--index.bytes")
+	out.Reset()
+	c = command()
+	c.SetOut(&out)
+	c.SetArgs([]string{"--help"})
+	require.NoError(t, c.ExecuteContext(t.Context()))
+	require.Contains(t, out.String(), "--index.bytes")
+}

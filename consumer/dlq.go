@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -18,6 +19,9 @@ import (
 	"sluice/schemas/topic"
 )
 
+// deadReasons are why there are dead letters.
+var deadReasons = []string{topic.ReasonEmpty, topic.ReasonMalformed, topic.ReasonRefused, deadletter.ReasonForeign}
+
 // choosing are the flags that choose dead letters.
 type choosing struct {
 	reasons, sources []string
@@ -27,7 +31,7 @@ type choosing struct {
 
 func (c *choosing) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringSliceVar(&c.reasons, "reason", nil, "only of these reasons (empty, malformed, refused, foreign)")
+	f.StringSliceVar(&c.reasons, "reason", nil, "only of these reasons ("+strings.Join(deadReasons, ", ")+")")
 	f.StringSliceVar(&c.sources, "source", nil, "only of these sources, as the value names them")
 	f.StringSliceVar(&c.origins, "origin", nil, "only of these origins: topic id/partition/offset, or partition:offset")
 	f.StringVar(&c.since, "since", "", "only records of this time (RFC 3339, or a duration ago) or later")
@@ -36,6 +40,11 @@ func (c *choosing) flags(cmd *cobra.Command) {
 
 func (c *choosing) choice(ctx context.Context, t *tools) (deadletter.Choice, error) {
 	out := deadletter.Choice{Reasons: c.reasons, Sources: c.sources}
+	for _, r := range c.reasons {
+		if !slices.Contains(deadReasons, r) {
+			return out, usage("--reason %s: want some of %s", r, strings.Join(deadReasons, ", "))
+		}
+	}
 	var err error
 	if len(c.origins) > 0 {
 		id, _, err := t.kafka.Topic(ctx)

@@ -32,6 +32,9 @@ Exit status: 0 shown, 2 it could not be told.`,
 	}
 	every := cmd.Flags().Duration("every", time.Second, "over how long rates are measured (0: not at all)")
 	cmd.RunE = comparing(func(cmd *cobra.Command, t *tools) error {
+		if *every < 0 || watch < 0 {
+			return usage("--every and --watch are durations of 0 or more")
+		}
 		for {
 			all, err := t.lag(cmd.Context(), *every)
 			if err != nil {

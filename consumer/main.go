@@ -84,7 +84,7 @@ configuration, or a command that could not be carried out.`,
 			return nil
 		},
 	}
-	service.AddFlags(root.PersistentFlags(), defaults())
+	service.AddFlags(root, defaults())
 	root.AddCommand(configCommand(), migrateCommand(), topicsCommand(), verifyCommand(), replayCommand(), doctorCommand(), statusCommand(), edgesCommand())
 	root.AddCommand(reportCommand())
 	root.AddCommand(dlqCommand(), lagCommand(), receiptCommand(), pauseCommand(), resumeCommand(), skipCommand(), offsetsCommand())

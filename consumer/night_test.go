@@ -209,7 +209,10 @@ func TestReceipt(t *testing.T) {
 	}
 	out, _, _ := s.says("receipt", string(one.Key))
 	require.Regexp(t, `row +\d+ +0 .* edge-7 `, out, "by which edge it was taken")
-	_, said, status := s.says("receipt", "nonsense")
+	_, said, status := s.says("lag", "--every", "-1s")
+	require.Equal(t, 2, status)
+	require.Contains(t, said, "--every")
+	_, said, status = s.says("receipt", "nonsense")
 	require.Equal(t, 2, status)
 	require.Contains(t, said, "neither an event id nor a key")
 	out, _, status = s.says("receipt", "00000000-0000-8000-8000-000000000000")

@@ -101,7 +101,7 @@ func writeWhole(name string, write func(io.Writer) error) (err error) {
 		return fmt.Errorf("writing the report: %w", err)
 	}
 	if err := os.Rename(f.Name(), name); err != nil {
-		return fmt.Errorf("writing the report: %w", err)
+		return fmt.Errorf("writing the report: %w (choose another file with -o)", err)
 	}
 	return nil
 }

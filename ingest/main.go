@@ -106,7 +106,7 @@ Exit status: 0 stopped in order, 1 it could not go on, 2 usage or configuration.
 		},
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	service.AddFlags(root.PersistentFlags(), defaults())
+	service.AddFlags(root, defaults())
 	root.AddCommand(configCommand(environ), modeCommand(environ), keysCommand(environ), schemasCommand(environ), spoolCommand(environ))
 	holders(root)
 	return root

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/go-viper/mapstructure/v2"
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"github.com/spf13/viper"
 	"go.yaml.in/yaml/v3"
@@ -38,10 +39,16 @@ type Source struct {
 	Environ []string
 }
 
-// AddFlags adds --config and a flag for every key of the configuration whose
-// defaults are def, a struct with mapstructure tags: the key kafka.brokers is
-// set by --kafka.brokers. The usage texts come from the fields' "help" tags.
-func AddFlags(flags *pflag.FlagSet, def any) {
+// AddFlags gives a program and all its commands --config and a flag for every key
+// of the configuration whose defaults are def, a struct with mapstructure tags: the
+// key kafka.brokers is set by --kafka.brokers. The usage texts come from the
+// fields' "help" tags. The help of a command only says that these flags are there:
+// they are many, and drown its own.
+func AddFlags(root *cobra.Command, def any) {
+	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "{{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}",
+		`  --config, and one for every key of the configuration, as --kafka.brokers:
+  "{{.Root.Name}} --help" lists them`, 1))
+	flags := root.PersistentFlags()
 	flags.String("config", "", "YAML file to read the configuration from")
 	for _, k := range keysOf(def) {
 		usage := k.help

@@ -23,6 +23,9 @@ import (
 	"sluice/schemas/topic"
 )
 
+// ReasonForeign is that of a letter which somebody else than the consumer put there.
+const ReasonForeign = "foreign"
+
 // Letter is a dead letter as it stands in the topic.
 type Letter struct {
 	// Origin is the record's that became it. Of a record that somebody put into
@@ -86,7 +89,7 @@ func parse(id uuid.UUID, r *kgo.Record) Letter {
 		origin = topic.Origin{TopicID: id, Partition: r.Partition, Offset: r.Offset}
 		l.Key = r.Key
 		if l.Reason == "" {
-			l.Reason, l.Detail = "foreign", "put into the dead-letter topic by something else than the consumer"
+			l.Reason, l.Detail = ReasonForeign, "put into the dead-letter topic by something else than the consumer"
 		}
 	}
 	l.Origin = origin
