@@ -183,6 +183,8 @@ func (b *Batch) Add(r *Record) {
 	b.text = binary.BigEndian.AppendUint64(b.text, uint64(r.Timestamp.UnixMilli()))
 	b.text = binary.BigEndian.AppendUint32(b.text, uint32(len(r.Key)))
 	b.text = append(b.text, r.Key...)
+	// A value without its length could end in what looks like another record.
+	b.text = binary.BigEndian.AppendUint32(b.text, uint32(len(r.Value)))
 	if len(r.Value) < sumBytes {
 		b.text = append(b.text, r.Value...)
 		if len(b.text) >= sumBytes {

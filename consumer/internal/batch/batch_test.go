@@ -94,6 +94,29 @@ func TestHash(t *testing.T) {
 	}
 }
 
+// The value was hashed without its length: one that goes on as a record would was
+// taken for two records, and a log that had lost the second for one that had not.
+func TestAValueIsNotTakenForRecords(t *testing.T) {
+	one := batch.Record{Raw: batch.Raw{Offset: 1, Timestamp: time.UnixMilli(5), Key: []byte("a"), Value: []byte("x")}}
+	two := batch.Record{Raw: batch.Raw{Offset: 2, Timestamp: time.UnixMilli(6), Key: []byte("b"), Value: []byte("y")}}
+	both := batch.New(1)
+	both.Add(&one)
+	both.Add(&two)
+	for _, sized := range []bool{false, true} {
+		hostile := one
+		hostile.Value = binary.BigEndian.AppendUint64([]byte("x"), 2)
+		hostile.Value = binary.BigEndian.AppendUint64(hostile.Value, 6)
+		hostile.Value = append(binary.BigEndian.AppendUint32(hostile.Value, 1), 'b')
+		if sized {
+			hostile.Value = binary.BigEndian.AppendUint32(hostile.Value, 1)
+		}
+		hostile.Value = append(hostile.Value, 'y')
+		alone := batch.New(1)
+		alone.Add(&hostile)
+		require.NotEqual(t, both.Hash(), alone.Hash())
+	}
+}
+
 // The hash is that of version 1's text, in pieces of any size: an intent that was
 // open while the program changed is known by it.
 func TestHashStays(t *testing.T) {
@@ -102,7 +125,7 @@ func TestHashStays(t *testing.T) {
 	for i := range int64(200) {
 		r := batch.Record{Raw: batch.Raw{Offset: i, Timestamp: time.UnixMilli(1_000 + i), Key: make([]byte, i), Value: make([]byte, i*i)}}
 		b.Add(&r)
-		for _, part := range []any{uint64(i), uint64(1_000 + i), uint32(i), r.Key, r.Value} {
+		for _, part := range []any{uint64(i), uint64(1_000 + i), uint32(i), r.Key, uint32(i * i), r.Value} {
 			require.NoError(t, binary.Write(whole, binary.BigEndian, part))
 		}
 		if i%50 == 0 { // asked for between two records, it changes nothing

@@ -3,7 +3,6 @@ package partition
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -11,11 +10,9 @@ import (
 	"sluice/consumer/internal/batch"
 	"sluice/consumer/internal/dedup"
 	"sluice/consumer/internal/failure"
-	"sluice/consumer/internal/index"
 	"sluice/consumer/internal/intent"
 	"sluice/consumer/internal/mutant"
 	"sluice/consumer/internal/store"
-	"sluice/schemas/topic"
 )
 
 // live decides and writes the batch that follows the journal's end.
@@ -221,95 +218,6 @@ func late(from, now time.Time, bound time.Duration) bool {
 	return max(now.Sub(from), now.Round(0).Sub(from.Round(0))) > bound
 }
 
-// decide applies the rule. compare asks first what has been decided already;
-// counted says that the range was journaled before.
-func (o *Owner) decide(ctx context.Context, b *batch.Batch, compare, counted bool) ([]dedup.Decision, error) {
-	known := dedup.Known{Counted: counted}
-	if o.cfg.Gone != nil {
-		var err error
-		if known.Gone, err = o.cfg.Gone(ctx); err != nil {
-			return nil, err
-		}
-	}
-	if compare && !mutant.On("no-comparison") {
-		var err error
-		if known.Rows, err = o.store.RowsIn(ctx, o.self, b.First, b.Last()); err != nil {
-			return nil, err
-		}
-		if known.Fates, err = o.store.FatesIn(ctx, o.self, b.First, b.Last()); err != nil {
-			return nil, err
-		}
-	}
-	taken := map[uuid.UUID]dedup.First{}
-	var ask []*batch.Record
-	asked := map[uuid.UUID]struct{}{}
-	for i := range b.Records {
-		r := &b.Records[i]
-		if r.Reason != "" || r.Home != o.cfg.Partition && !mutant.On("misplaced-decided-in-place") {
-			continue
-		}
-		switch first, answer := o.index.Look(r.Event.OccurredAt, r.ID); answer {
-		case index.Taken:
-			taken[r.ID] = first
-		case index.Ask:
-			if _, ok := asked[r.ID]; !ok {
-				asked[r.ID] = struct{}{}
-				ask = append(ask, r)
-			}
-		case index.Free:
-		}
-	}
-	stored, err := o.store.FirstOf(ctx, ask)
-	if err != nil {
-		return nil, err
-	}
-	for id, first := range stored {
-		taken[id] = first
-		o.index.Note(id, first)
-	}
-	if o.cfg.SkippedTo != nil {
-		known.Skipped = func(offset int64) bool {
-			to, _ := o.cfg.SkippedTo(o.self.TopicID, offset)
-			return offset < to
-		}
-	}
-	known.First = func(r *batch.Record) (dedup.First, bool) {
-		f, ok := taken[r.ID]
-		return f, ok
-	}
-	return dedup.Decide(b.Records, o.self, known), nil
-}
-
-// sorted is a batch's records by what is to be done with them.
-type sorted struct {
-	rows, dead, forward []*batch.Record
-	stored              []*batch.Record    // rows that stand already
-	standing            map[dedup.Fate]int // all records, those decided before too
-}
-
-func (o *Owner) sort(b *batch.Batch, decisions []dedup.Decision) sorted {
-	s := sorted{standing: map[dedup.Fate]int{}}
-	for i := range b.Records {
-		r, d := &b.Records[i], decisions[i]
-		s.standing[d.Fate]++
-		if d.Stands {
-			if d.Fate == dedup.Row {
-				s.stored = append(s.stored, r)
-			}
-			continue
-		}
-		switch d.Fate {
-		case dedup.Row:
-			s.rows = append(s.rows, r)
-		case dedup.DeadLetter:
-			s.dead = append(s.dead, r)
-		case dedup.Forwarded:
-			s.forward = append(s.forward, r)
-		}
-	}
-	return s
-}
-
 // sendAway sends what does not stay here; it is acknowledged before the journal
 // says so.
 func (o *Owner) sendAway(ctx context.Context, w *writing, s sorted) error {
@@ -414,18 +322,5 @@ func entry(r *batch.Record, d dedup.Decision) store.Entry {
 		Offset: r.Offset, Last: r.Offset, Fate: d.Fate, Records: 1, Hash: r.Hash, Epoch: r.Epoch,
 		ID: r.ID, Event: r.Event, First: d.First.Origin, Reason: r.Reason, Detail: r.Detail,
 		ForwardedTo: r.Home, Timestamp: r.Timestamp,
-	}
-}
-
-// remember adds rows to the index, now that they are stored: those that were
-// found stored too, since they may have been written after the index was loaded,
-// late by an earlier owner or before this batch was decided again.
-func (o *Owner) remember(s sorted) {
-	if mutant.On("stored-rows-forgotten") {
-		s.stored = nil
-	}
-	for _, r := range slices.Concat(s.stored, s.rows) {
-		origin := topic.Origin{TopicID: o.self.TopicID, Partition: o.cfg.Partition, Offset: r.Offset}
-		o.index.Add(r.Event.OccurredAt, r.ID, dedup.First{Origin: origin, Hash: r.Hash})
 	}
 }

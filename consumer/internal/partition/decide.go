@@ -1,0 +1,116 @@
+package partition
+
+import (
+	"context"
+	"slices"
+
+	"github.com/google/uuid"
+
+	"sluice/consumer/internal/batch"
+	"sluice/consumer/internal/dedup"
+	"sluice/consumer/internal/index"
+	"sluice/consumer/internal/mutant"
+	"sluice/schemas/topic"
+)
+
+// decide applies the rule. compare asks first what has been decided already;
+// counted says that the range was journaled before.
+func (o *Owner) decide(ctx context.Context, b *batch.Batch, compare, counted bool) ([]dedup.Decision, error) {
+	known := dedup.Known{Counted: counted}
+	if o.cfg.Gone != nil {
+		var err error
+		if known.Gone, err = o.cfg.Gone(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if compare && !mutant.On("no-comparison") {
+		var err error
+		if known.Rows, err = o.store.RowsIn(ctx, o.self, b.First, b.Last()); err != nil {
+			return nil, err
+		}
+		if known.Fates, err = o.store.FatesIn(ctx, o.self, b.First, b.Last()); err != nil {
+			return nil, err
+		}
+	}
+	taken := map[uuid.UUID]dedup.First{}
+	var ask []*batch.Record
+	asked := map[uuid.UUID]struct{}{}
+	for i := range b.Records {
+		r := &b.Records[i]
+		if r.Reason != "" || r.Home != o.cfg.Partition && !mutant.On("misplaced-decided-in-place") {
+			continue
+		}
+		switch first, answer := o.index.Look(r.Event.OccurredAt, r.ID); answer {
+		case index.Taken:
+			taken[r.ID] = first
+		case index.Ask:
+			if _, ok := asked[r.ID]; !ok {
+				asked[r.ID] = struct{}{}
+				ask = append(ask, r)
+			}
+		case index.Free:
+		}
+	}
+	stored, err := o.store.FirstOf(ctx, ask)
+	if err != nil {
+		return nil, err
+	}
+	for id, first := range stored {
+		taken[id] = first
+		o.index.Note(id, first)
+	}
+	if o.cfg.SkippedTo != nil {
+		known.Skipped = func(offset int64) bool {
+			to, _ := o.cfg.SkippedTo(o.self.TopicID, offset)
+			return offset < to
+		}
+	}
+	known.First = func(r *batch.Record) (dedup.First, bool) {
+		f, ok := taken[r.ID]
+		return f, ok
+	}
+	return dedup.Decide(b.Records, o.self, known), nil
+}
+
+// sorted is a batch's records by what is to be done with them.
+type sorted struct {
+	rows, dead, forward []*batch.Record
+	stored              []*batch.Record    // rows that stand already
+	standing            map[dedup.Fate]int // all records, those decided before too
+}
+
+func (o *Owner) sort(b *batch.Batch, decisions []dedup.Decision) sorted {
+	s := sorted{standing: map[dedup.Fate]int{}}
+	for i := range b.Records {
+		r, d := &b.Records[i], decisions[i]
+		s.standing[d.Fate]++
+		if d.Stands {
+			if d.Fate == dedup.Row {
+				s.stored = append(s.stored, r)
+			}
+			continue
+		}
+		switch d.Fate {
+		case dedup.Row:
+			s.rows = append(s.rows, r)
+		case dedup.DeadLetter:
+			s.dead = append(s.dead, r)
+		case dedup.Forwarded:
+			s.forward = append(s.forward, r)
+		}
+	}
+	return s
+}
+
+// remember adds rows to the index, now that they are stored: those that were
+// found stored too, since they may have been written after the index was loaded,
+// late by an earlier owner or before this batch was decided again.
+func (o *Owner) remember(s sorted) {
+	if mutant.On("stored-rows-forgotten") {
+		s.stored = nil
+	}
+	for _, r := range slices.Concat(s.stored, s.rows) {
+		origin := topic.Origin{TopicID: o.self.TopicID, Partition: o.cfg.Partition, Offset: r.Offset}
+		o.index.Add(r.Event.OccurredAt, r.ID, dedup.First{Origin: origin, Hash: r.Hash})
+	}
+}
