@@ -18,23 +18,39 @@ var canonicalizers = sync.Pool{New: func() any { return new(canonicalizer) }}
 func canonicalHash(payload []byte) ([sha256.Size]byte, bool) {
 	c := canonicalizers.Get().(*canonicalizer)
 	defer canonicalizers.Put(c)
-	c.src, c.at, c.dst, c.members = payload, 0, c.dst[:0], c.members[:0]
-	ok := c.value(0)
-	c.space()
-	ok = ok && c.at == len(c.src)
-	c.src = nil
-	clear(c.members[:cap(c.members)]) // they alias payload
-	if cap(c.dst)+cap(c.scratch) > keepBytes {
-		defer func() { c.dst, c.scratch = nil, nil }()
-	}
-	if !ok {
-		return [sha256.Size]byte{}, false
-	}
-	return sha256.Sum256(c.dst), true
+	return c.hash(payload)
 }
 
-// keepBytes is the most memory that is kept for the next call.
-const keepBytes = 64 << 10
+func (c *canonicalizer) hash(payload []byte) (sum [sha256.Size]byte, ok bool) {
+	c.src, c.at, c.dst, c.members = payload, 0, c.dst[:0], c.members[:0]
+	ok = c.value(0)
+	c.space()
+	if ok = ok && c.at == len(c.src); ok {
+		sum = sha256.Sum256(c.dst)
+	}
+	c.letGo()
+	return sum, ok
+}
+
+// letGo lets go of the payload, and of memory that few payloads need: one of a
+// hundred thousand members made every later call clear room for as many.
+func (c *canonicalizer) letGo() {
+	c.src = nil
+	clear(c.members[:c.most]) // they alias it
+	c.most = 0
+	if cap(c.dst)+cap(c.scratch) > keepBytes {
+		c.dst, c.scratch = nil, nil
+	}
+	if cap(c.members) > keepMembers {
+		c.members = nil
+	}
+}
+
+// What is kept for the next call, at most: bytes of text, and members.
+const (
+	keepBytes   = 64 << 10
+	keepMembers = 1 << 10
+)
 
 type canonicalizer struct {
 	src []byte
@@ -42,6 +58,7 @@ type canonicalizer struct {
 	dst []byte
 	// members of the objects that are open, of each behind those of its parent.
 	members []member
+	most    int // how many there were at a time in this call
 	scratch []byte
 }
 
@@ -188,6 +205,7 @@ func (c *canonicalizer) object(depth int) bool {
 			return false
 		}
 		c.members = append(c.members, member{name, from, len(c.dst)})
+		c.most = max(c.most, len(c.members))
 		switch c.next() {
 		case ',':
 			c.at++

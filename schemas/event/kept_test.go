@@ -1,6 +1,8 @@
 package event
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -22,4 +24,28 @@ func TestKept(t *testing.T) {
 		}
 		require.Equal(t, want, got)
 	})
+}
+
+// A payload with a hundred thousand members costs itself, and not the payloads after
+// it; nothing of any payload is kept.
+func TestCanonicalizerLetsGo(t *testing.T) {
+	var c canonicalizer
+	hash := func(payload string) {
+		_, ok := c.hash([]byte(payload))
+		require.True(t, ok)
+		require.Nil(t, c.src)
+		for _, m := range c.members[:cap(c.members)] {
+			require.Nil(t, m.name)
+		}
+	}
+	hash(`{"b":{"c":1,"a":2},"a":[{"x":1}]}`)
+	require.Positive(t, cap(c.members), "what is usual is kept")
+	var many strings.Builder
+	for i := range 100_000 {
+		fmt.Fprintf(&many, `,"n%d":0`, i)
+	}
+	hash("{" + many.String()[1:] + "}")
+	require.LessOrEqual(t, cap(c.members), keepMembers)
+	require.LessOrEqual(t, cap(c.dst)+cap(c.scratch), keepBytes)
+	hash(`{"b":{"c":1,"a":2},"a":[{"x":1}]}`)
 }
