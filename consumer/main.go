@@ -89,25 +89,8 @@ configuration, or a command that could not be carried out.`,
 	root.AddCommand(reportCommand())
 	root.AddCommand(dlqCommand(), lagCommand(), receiptCommand(), pauseCommand(), resumeCommand(), skipCommand(), offsetsCommand())
 	root.AddCommand(eraseCommand(), retentionCommand(), grantsCommand(), schemaCommand())
-	holders(root)
+	service.RefuseUnknown(root)
 	return root
-}
-
-// holders gives commands that only hold others an error for what is none of these:
-// cobra would show their help, and exit 0.
-func holders(cmd *cobra.Command) {
-	for _, sub := range cmd.Commands() {
-		if sub.HasSubCommands() && !sub.Runnable() {
-			sub.Args = cobra.ArbitraryArgs
-			sub.RunE = func(cmd *cobra.Command, args []string) error {
-				if len(args) == 0 {
-					return cmd.Help()
-				}
-				return usage("unknown command %q for %q: \"%s --help\" lists those there are", args[0], cmd.CommandPath(), cmd.CommandPath())
-			}
-		}
-		holders(sub)
-	}
 }
 
 func configCommand() *cobra.Command {

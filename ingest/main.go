@@ -108,23 +108,6 @@ Exit status: 0 stopped in order, 1 it could not go on, 2 usage or configuration.
 	root.CompletionOptions.DisableDefaultCmd = true
 	service.AddFlags(root, defaults())
 	root.AddCommand(configCommand(environ), modeCommand(environ), keysCommand(environ), schemasCommand(environ), spoolCommand(environ))
-	holders(root)
+	service.RefuseUnknown(root)
 	return root
-}
-
-// holders gives commands that only hold others an error for what is none of these:
-// cobra would show their help, and exit 0.
-func holders(cmd *cobra.Command) {
-	for _, sub := range cmd.Commands() {
-		if sub.HasSubCommands() && !sub.Runnable() {
-			sub.Args = cobra.ArbitraryArgs
-			sub.RunE = func(cmd *cobra.Command, args []string) error {
-				if len(args) == 0 {
-					return cmd.Help()
-				}
-				return fmt.Errorf("unknown command %q for %q: \"%s --help\" lists those there are", args[0], cmd.CommandPath(), cmd.CommandPath())
-			}
-		}
-		holders(sub)
-	}
 }
