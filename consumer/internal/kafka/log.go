@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -18,7 +17,6 @@ import (
 
 	"sluice/consumer/internal/batch"
 	"sluice/consumer/internal/partition"
-	"sluice/schemas/topic"
 )
 
 // Log is shared by all owners of a process.
@@ -268,94 +266,9 @@ func rawOf(rec *kgo.Record) batch.Raw {
 	return raw
 }
 
-// DeadLetter writes letters to the dead-letter topic, value untouched, and
-// returns when all are acknowledged.
-func (l *Log) DeadLetter(ctx context.Context, self topic.Origin, letters []*batch.Record) error {
-	records := make([]*kgo.Record, len(letters))
-	for i, r := range letters {
-		origin := topic.Origin{TopicID: self.TopicID, Partition: self.Partition, Offset: r.Offset}
-		headers := []kgo.RecordHeader{
-			{Key: topic.DeadReason, Value: []byte(r.Reason)},
-			{Key: topic.DeadDetail, Value: []byte(r.Detail)},
-			{Key: topic.DeadTopicID, Value: []byte(self.TopicID.String())},
-			{Key: topic.DeadPartition, Value: strconv.AppendInt(nil, int64(self.Partition), 10)},
-			{Key: topic.DeadOffset, Value: strconv.AppendInt(nil, r.Offset, 10)},
-			{Key: topic.DeadTime, Value: []byte(r.Timestamp.UTC().Format("2006-01-02T15:04:05.000Z"))},
-		}
-		if r.Key != nil {
-			headers = append(headers, kgo.RecordHeader{Key: topic.DeadKey, Value: r.Key})
-		}
-		records[i] = &kgo.Record{
-			Topic: l.names.DeadLetters, Key: []byte(origin.String()), Value: r.Value,
-			Headers: append(headers, headersOf(r.Headers)...),
-		}
-	}
-	return l.produce(ctx, records)
-}
-
-// Forward writes records to the partition their keys belong to, value and
-// timestamp kept, and returns when all are acknowledged.
-func (l *Log) Forward(ctx context.Context, self topic.Origin, moved []*batch.Record) error {
-	records := make([]*kgo.Record, len(moved))
-	for i, r := range moved {
-		origin := topic.Origin{TopicID: self.TopicID, Partition: self.Partition, Offset: r.Offset}
-		records[i] = &kgo.Record{
-			Topic: l.names.Topic, Partition: r.Home, Key: r.Event.AppendKey(nil), Value: r.Value, Timestamp: r.Timestamp,
-			Headers: append(headersOf(r.Headers), kgo.RecordHeader{Key: topic.HeaderForwardedFrom, Value: []byte(origin.String())}),
-		}
-	}
-	return l.produce(ctx, records)
-}
-
-// Redrive writes records that once became dead letters to the partition their keys
-// belong to, value and timestamp kept, and returns when all are acknowledged.
-// origins says what each came from.
-func (l *Log) Redrive(ctx context.Context, letters []*batch.Record, origins []topic.Origin) error {
-	records := make([]*kgo.Record, len(letters))
-	for i, r := range letters {
-		records[i] = &kgo.Record{
-			Topic: l.names.Topic, Partition: r.Home, Key: r.Event.AppendKey(nil), Value: r.Value, Timestamp: r.Timestamp,
-			Headers: append(headersOf(r.Headers), kgo.RecordHeader{Key: topic.HeaderRedrivenFrom, Value: []byte(origins[i].String())}),
-		}
-	}
-	return l.produce(ctx, records)
-}
-
 // ackBound is how long an acknowledgement may take. The record is tried on after
 // that: written then, it is a copy.
 const ackBound = 10 * time.Second
-
-// produce returns when all records are acknowledged, one has failed, or the bound
-// is over: one topic that takes nothing must show, and not hold up others.
-func (l *Log) produce(ctx context.Context, records []*kgo.Record) error {
-	answers := make(chan error, len(records))
-	for _, r := range records {
-		l.producer.TryProduce(ctx, r, func(_ *kgo.Record, err error) { answers <- err })
-	}
-	bound := time.NewTimer(ackBound)
-	defer bound.Stop()
-	for range records {
-		select {
-		case err := <-answers:
-			if err != nil {
-				return err
-			}
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-bound.C:
-			return fmt.Errorf("the topic %s has not acknowledged within %s", records[0].Topic, ackBound)
-		}
-	}
-	return nil
-}
-
-func headersOf(in []batch.Header) []kgo.RecordHeader {
-	out := make([]kgo.RecordHeader, 0, len(in)+1)
-	for _, h := range in {
-		out = append(out, kgo.RecordHeader(h))
-	}
-	return out
-}
 
 // Owned is the log as the owner of one partition uses it.
 type Owned struct {
