@@ -85,8 +85,7 @@ func (w *world) run(faults map[int32]*fault) {
 	w.note("run with %s", faultList(faults))
 	for p, f := range faults {
 		if inc := w.owners[p]; inc != nil {
-			inc.passed = 0
-			inc.fault.Store(f)
+			inc.arm(f)
 		}
 	}
 	bound, whole := 2*time.Second, len(w.owners) == int(w.count()) && w.told.Load() == w.count()
@@ -100,7 +99,7 @@ func (w *world) run(faults map[int32]*fault) {
 		bound = 20 * time.Second
 	}
 	w.open()
-	defer w.still()
+	defer func() { w.still(); w.bury() }()
 	for deadline := time.Now().Add(bound); !w.quiet(); time.Sleep(5 * time.Millisecond) {
 		if w.isShut() {
 			w.note("paused")
@@ -114,7 +113,6 @@ func (w *world) run(faults map[int32]*fault) {
 			return
 		}
 	}
-	w.bury()
 }
 
 // bury takes the owners that crashed out of the list.
@@ -201,7 +199,7 @@ func (w *world) revoke(p int32) {
 		return
 	}
 	w.note("partition %d is revoked from %s", p, inc.name)
-	inc.fault.Store(nil)
+	inc.arm(nil)
 	close(inc.stop)
 	w.open()
 	w.ended(inc)
@@ -217,11 +215,14 @@ func (w *world) settle() {
 		if inc.asleep.Load() {
 			w.crash(p)
 		}
-		inc.fault.Store(nil)
+		inc.arm(nil)
 	}
 	w.told.Store(w.count())
-	w.staff(usual)
-	w.run(nil)
+	w.bury()
+	for whole := false; !whole; whole = len(w.owners) == int(w.count()) { // one may have been crashing just then
+		w.staff(usual)
+		w.run(nil)
+	}
 	w.check()
 	w.rig.stats["settled"]++
 }
@@ -231,8 +232,8 @@ func (w *world) settle() {
 func (w *world) endAll() {
 	w.t.Helper()
 	w.crashAll()
-	for len(w.frozen) > 0 {
-		w.frozen[0].thaw(true)
+	for _, inc := range w.sleepers() {
+		inc.thaw(true)
 	}
 	for len(w.late) > 0 {
 		w.release(0)

@@ -84,14 +84,28 @@ type incarnation struct {
 	die    context.CancelFunc
 	stop   chan struct{}
 	done   chan struct{}
-	fault  atomic.Pointer[fault]
+	fault  atomic.Pointer[armed]
 	last   partition.Point // that was passed; of the owner's goroutine
-	passed int             // times the fault's point was passed; of the owner's goroutine
 	dead   atomic.Bool
 	asleep atomic.Bool
-	wake   chan struct{}
-	since  time.Time // when it was frozen
+	wake   chan struct{} // while it is frozen; guarded by w.mu, as since is
+	since  time.Time     // when it was frozen
 	halted atomic.Value
+}
+
+// armed is a fault that waits for its point.
+type armed struct {
+	*fault
+	passed int // times the point was passed; of the owner's goroutine
+}
+
+// arm puts a fault before the owner, or takes away the one there with nil.
+func (inc *incarnation) arm(f *fault) {
+	if f == nil {
+		inc.fault.Store(nil)
+		return
+	}
+	inc.fault.Store(&armed{fault: f})
 }
 
 // lateEffect has been sent and will arrive.
@@ -108,7 +122,7 @@ func (w *world) assign(p int32, s settings) *incarnation {
 		w.crash(p)
 	}
 	w.incs++
-	inc := &incarnation{w: w, name: fmt.Sprintf("owner %d", w.incs), p: p, stop: make(chan struct{}), done: make(chan struct{}), wake: make(chan struct{})}
+	inc := &incarnation{w: w, name: fmt.Sprintf("owner %d", w.incs), p: p, stop: make(chan struct{}), done: make(chan struct{})}
 	inc.ctx, inc.die = context.WithCancel(w.ctx)
 	limits := batch.Limits{Rows: s.rows, Bytes: 1 << 20, Age: 5 * time.Millisecond, TablePartitions: s.months}
 	k := w.kafka
@@ -176,18 +190,19 @@ func (inc *incarnation) came(point partition.Point, also []partition.Point) part
 // due returns the fault if it is to happen now.
 func (inc *incarnation) due(p partition.Point, fits func(*fault) bool) *fault {
 	f := inc.fault.Load()
-	if f == nil || f.point != p || !fits(f) {
+	if f == nil || f.point != p || !fits(f.fault) {
 		return nil
 	}
-	if inc.passed++; inc.passed <= f.skip {
+	if f.passed++; f.passed <= f.skip {
 		return nil
 	}
-	inc.passed = 0
-	inc.fault.Store(nil)
+	if !inc.fault.CompareAndSwap(f, nil) {
+		return nil // it was taken away just now
+	}
 	inc.w.mu.Lock()
 	inc.w.rig.stats[fmt.Sprintf("fault: %s, late %v, part %v, %s", f.point, f.late, f.part, f.then)]++
 	inc.w.mu.Unlock()
-	return f
+	return f.fault
 }
 
 func (inc *incarnation) meet(f *fault) error {
@@ -200,12 +215,16 @@ func (inc *incarnation) meet(f *fault) error {
 		time.Sleep(2 * freshness)
 		return nil
 	case freezes:
+		wake := make(chan struct{})
 		inc.w.mu.Lock()
-		inc.since = time.Now()
+		inc.since, inc.wake = time.Now(), wake
+		inc.asleep.Store(true)
 		inc.w.frozen = append(inc.w.frozen, inc)
 		inc.w.mu.Unlock()
-		inc.asleep.Store(true)
-		<-inc.wake
+		select {
+		case <-wake:
+		case <-inc.ctx.Done(): // it was killed as it was about to freeze
+		}
 		return nil
 	case pauses:
 		inc.w.shut()
@@ -215,24 +234,30 @@ func (inc *incarnation) meet(f *fault) error {
 	return errFault
 }
 
+// sleepers are the owners that are frozen.
+func (w *world) sleepers() []*incarnation {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.frozen)
+}
+
 // thaw lets a frozen owner go on. If another has its partition it has been
 // frozen for longer than a session. With gone the process ends instead.
 func (inc *incarnation) thaw(gone bool) {
 	w := inc.w
 	w.mu.Lock()
 	w.frozen = slices.DeleteFunc(w.frozen, func(o *incarnation) bool { return o == inc })
-	over := w.holder[inc.p] != inc
+	over, since, wake := w.holder[inc.p] != inc, inc.since, inc.wake
 	w.mu.Unlock()
 	if gone {
 		inc.dead.Store(true)
 		inc.die()
 	}
 	if over {
-		time.Sleep(time.Until(inc.since.Add(2 * freshness)))
+		time.Sleep(time.Until(since.Add(2 * freshness)))
 	}
 	inc.asleep.Store(false)
-	close(inc.wake)
-	inc.wake = make(chan struct{})
+	close(wake)
 	if gone {
 		<-inc.done
 	}

@@ -164,10 +164,11 @@ func (w *world) actions() map[string]func(*rapid.T) {
 		w.release(rapid.IntRange(0, len(w.late)-1).Draw(t, "which"))
 	}
 	thaw := func(t *rapid.T) {
-		if len(w.frozen) == 0 {
+		frozen := w.sleepers()
+		if len(frozen) == 0 {
 			t.Skip()
 		}
-		inc := w.frozen[rapid.IntRange(0, len(w.frozen)-1).Draw(t, "which")]
+		inc := frozen[rapid.IntRange(0, len(frozen)-1).Draw(t, "which")]
 		w.note("%s of partition %d thaws", inc.name, inc.p)
 		inc.thaw(false)
 		w.run(nil)

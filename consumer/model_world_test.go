@@ -171,7 +171,7 @@ func (w *world) count() int32 { return w.counts[len(w.counts)-1] }
 // close ends everything, whatever state it is in.
 func (w *world) close() {
 	w.crashAll()
-	for _, inc := range w.frozen {
+	for _, inc := range w.sleepers() {
 		inc.thaw(true)
 	}
 	for _, k := range w.closing {
