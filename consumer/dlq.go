@@ -2,14 +2,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -182,25 +180,13 @@ func (t *tools) chosen(ctx context.Context, c choosing) (deadletter.Choice, map[
 }
 
 func writeLetters(w io.Writer, all []letter, asJSON bool) error {
-	if asJSON {
-		enc := json.NewEncoder(w)
-		for _, l := range all {
-			if err := enc.Encode(l); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "ORIGIN\tTIME\tREASON\tSOURCE\tBYTES\tFATE\tDETAIL")
-	for _, l := range all {
+	return writeLines(w, all, asJSON, "ORIGIN\tTIME\tREASON\tSOURCE\tBYTES\tFATE\tDETAIL", func(l letter) string {
 		fate := "-"
 		if l.Fate != nil {
 			fate = l.Fate.State
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", l.Origin, l.Time.Format(time.RFC3339), plain(l.Reason), plain(l.Source), l.Bytes, fate, plain(l.Detail))
-	}
-	return table.Flush()
+		return fmt.Sprintf("%s\t%s\t%s\t%s\t%d\t%s\t%s", l.Origin, l.Time.Format(time.RFC3339), plain(l.Reason), plain(l.Source), l.Bytes, fate, plain(l.Detail))
+	})
 }
 
 func dlqStatsCommand() *cobra.Command {
@@ -274,19 +260,7 @@ func (x *statLine) add(l deadletter.Letter, good bool) {
 
 func writeStats(w io.Writer, lines map[[3]string]*statLine, asJSON bool) error {
 	all := slices.SortedFunc(maps.Values(lines), func(a, b *statLine) int { return b.Letters - a.Letters })
-	if asJSON {
-		enc := json.NewEncoder(w)
-		for _, x := range all {
-			if err := enc.Encode(x); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "REASON\tSOURCE\tFATE\tLETTERS\tGOOD NOW\tBYTES\tFIRST\tLAST")
-	for _, x := range all {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s\n", plain(x.Reason), plain(x.Source), x.Fate, x.Letters, x.GoodNow, x.Bytes, x.First.Format(time.RFC3339), x.Last.Format(time.RFC3339))
-	}
-	return table.Flush()
+	return writeLines(w, all, asJSON, "REASON\tSOURCE\tFATE\tLETTERS\tGOOD NOW\tBYTES\tFIRST\tLAST", func(x *statLine) string {
+		return fmt.Sprintf("%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s", plain(x.Reason), plain(x.Source), x.Fate, x.Letters, x.GoodNow, x.Bytes, x.First.Format(time.RFC3339), x.Last.Format(time.RFC3339))
+	})
 }

@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -175,26 +173,14 @@ func (t *tools) oldest(ctx context.Context, r verify.Range, offset int64) *float
 }
 
 func writeLag(w io.Writer, all []lagLine, asJSON bool) error {
-	if asJSON {
-		enc := json.NewEncoder(w)
-		for _, x := range all {
-			if err := enc.Encode(x); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "partition\tjournal end\tlog end\trecords\tseconds\tabout bytes\tin/s\tout/s\tcaught up in\t")
-	for _, x := range all {
-		age, bytes, until := "?", known(x.Bytes), "-"
+	return writeLines(w, all, asJSON, "PARTITION\tJOURNAL END\tLOG END\tRECORDS\tSECONDS\tABOUT BYTES\tIN/S\tOUT/S\tCAUGHT UP IN", func(x lagLine) string {
+		age, until := "?", "-"
 		if x.Seconds != nil {
 			age = fmt.Sprintf("%.1f", *x.Seconds)
 		}
 		if x.CatchUpSeconds != nil {
 			until = time.Duration(*x.CatchUpSeconds * float64(time.Second)).Round(time.Second).String()
 		}
-		fmt.Fprintf(table, "%d\t%d\t%d\t%d\t%s\t%s\t%.0f\t%.0f\t%s\t\n", x.Partition, x.JournalEnd, x.LogEnd, x.Records, age, bytes, x.In, x.Out, until)
-	}
-	return table.Flush()
+		return fmt.Sprintf("%d\t%d\t%d\t%d\t%s\t%s\t%.0f\t%.0f\t%s", x.Partition, x.JournalEnd, x.LogEnd, x.Records, age, known(x.Bytes), x.In, x.Out, until)
+	})
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"text/tabwriter"
 	"time"
 
 	"github.com/google/uuid"
@@ -119,21 +118,9 @@ func (x offsetLine) next() string {
 }
 
 func writeOffsets(w io.Writer, all []offsetLine, asJSON bool) error {
-	if asJSON {
-		enc := json.NewEncoder(w)
-		for _, x := range all {
-			if err := enc.Encode(x); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "PARTITION\tLOG START\tLOG END\tJOURNAL END\tCOMMIT\tWHOSE\tTHE NEXT OWNER")
-	for _, x := range all {
-		fmt.Fprintf(table, "%d\t%d\t%d\t%d\t%d\t%s\t%s\n", x.Partition, x.LogStart, x.LogEnd, x.JournalEnd, x.Commit, x.CommitIs, x.Next)
-	}
-	return table.Flush()
+	return writeLines(w, all, asJSON, "PARTITION\tLOG START\tLOG END\tJOURNAL END\tCOMMIT\tWHOSE\tTHE NEXT OWNER", func(x offsetLine) string {
+		return fmt.Sprintf("%d\t%d\t%d\t%d\t%d\t%s\t%s", x.Partition, x.LogStart, x.LogEnd, x.JournalEnd, x.Commit, x.CommitIs, x.Next)
+	})
 }
 
 func offsetsSetCommand() *cobra.Command {

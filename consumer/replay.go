@@ -1,13 +1,11 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/user"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -154,19 +152,7 @@ func hostname() string {
 }
 
 func writeReplayed(w io.Writer, results []replayed, asJSON bool) error {
-	if asJSON {
-		enc := json.NewEncoder(w)
-		for _, r := range results {
-			if err := enc.Encode(r); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "partition\tfrom\tto\trecords\tpresent\tmissing\tdifferent\texpired\terased\tgood now\twritten\t")
-	for _, r := range results {
-		fmt.Fprintf(table, "%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t\n", r.Partition, r.From, r.To, r.Records, r.Present, r.Missing, r.Different, r.Expired, r.Erased, r.GoodNow, r.Written)
-	}
-	return table.Flush()
+	return writeLines(w, results, asJSON, "PARTITION\tFROM\tTO\tRECORDS\tPRESENT\tMISSING\tDIFFERENT\tEXPIRED\tERASED\tGOOD NOW\tWRITTEN", func(r replayed) string {
+		return fmt.Sprintf("%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d", r.Partition, r.From, r.To, r.Records, r.Present, r.Missing, r.Different, r.Expired, r.Erased, r.GoodNow, r.Written)
+	})
 }

@@ -2,12 +2,10 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -74,25 +72,13 @@ func (t *tools) markGone(ctx context.Context, all []operations.Operation) error 
 }
 
 func writeHistory(w io.Writer, all []operations.Operation, asJSON bool) error {
-	if asJSON {
-		enc := json.NewEncoder(w)
-		for _, o := range all {
-			if err := enc.Encode(o); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "STARTED\tKIND\tSTATE\tWHO\tFROM\tTO\tWRITTEN\tOUTCOME")
-	for _, o := range all {
+	return writeLines(w, all, asJSON, "STARTED\tKIND\tSTATE\tWHO\tFROM\tTO\tWRITTEN\tOUTCOME", func(o operations.Operation) string {
 		outcome := o.Outcome
 		if outcome == "" {
 			outcome = o.Detail
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", o.Started.UTC().Format(time.RFC3339), o.Kind, o.State, o.Who, offsetsText(o.From), offsetsText(o.To), o.Written, outcome)
-	}
-	return table.Flush()
+		return fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s", o.Started.UTC().Format(time.RFC3339), o.Kind, o.State, o.Who, offsetsText(o.From), offsetsText(o.To), o.Written, outcome)
+	})
 }
 
 func offsetsText(m map[int32]int64) string {

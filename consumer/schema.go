@@ -2,12 +2,10 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -103,17 +101,7 @@ func rowsOf(months []promote.Month) (rows, left uint64) {
 }
 
 func writeListed(w io.Writer, all []listed, asJSON bool) error {
-	if asJSON {
-		for _, l := range all {
-			if err := json.NewEncoder(w).Encode(l); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprint(t, "MEMBER\tTYPE\tCOLUMN\tSTATE\n")
-	for _, l := range all {
+	return writeLines(w, all, asJSON, "MEMBER\tTYPE\tCOLUMN\tSTATE", func(l listed) string {
 		column, state := "-", "not promoted"
 		if l.Column != "" {
 			column, state = l.Column, "filled"
@@ -121,7 +109,6 @@ func writeListed(w io.Writer, all []listed, asJSON bool) error {
 		if l.Left > 0 {
 			state = fmt.Sprintf("%d rows of %d to fill", l.Left, l.Rows)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", l.Property, l.Type, column, state)
-	}
-	return t.Flush()
+		return fmt.Sprintf("%s\t%s\t%s\t%s", l.Property, l.Type, column, state)
+	})
 }

@@ -2,12 +2,10 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
 	"strconv"
-	"text/tabwriter"
 	"time"
 
 	"github.com/google/uuid"
@@ -126,21 +124,9 @@ func firstError(errs ...error) error {
 }
 
 func writeTopics(w io.Writer, all []topicLine, asJSON bool) error {
-	if asJSON {
-		enc := json.NewEncoder(w)
-		for _, x := range all {
-			if err := enc.Encode(x); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "TOPIC\tID\tPARTITIONS\tREPLICAS\tOFFSETS\tCLEANUP\tKEEPS")
-	for _, x := range all {
+	err := writeLines(w, all, asJSON, "TOPIC\tID\tPARTITIONS\tREPLICAS\tOFFSETS\tCLEANUP\tKEEPS", func(x topicLine) string {
 		if x.Missing {
-			fmt.Fprintf(table, "%s\tmissing\n", x.Topic)
-			continue
+			return x.Topic + "\tmissing"
 		}
 		keeps := x.Retention
 		if ms, err := strconv.ParseInt(x.Retention, 10, 64); err == nil && ms >= 0 {
@@ -148,9 +134,9 @@ func writeTopics(w io.Writer, all []topicLine, asJSON bool) error {
 		} else if ms < 0 {
 			keeps = "for ever"
 		}
-		fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%d\t%s\t%s\n", x.Topic, x.ID, x.Partitions, x.Replicas, x.Offsets, x.Cleanup, keeps)
-	}
-	if err := table.Flush(); err != nil {
+		return fmt.Sprintf("%s\t%s\t%d\t%d\t%d\t%s\t%s", x.Topic, x.ID, x.Partitions, x.Replicas, x.Offsets, x.Cleanup, keeps)
+	})
+	if err != nil || asJSON {
 		return err
 	}
 	for _, x := range all {
