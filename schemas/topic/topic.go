@@ -46,7 +46,14 @@ const (
 	// HeaderRedrivenFrom is the [Origin] of a record that became a dead letter
 	// and was put through again.
 	HeaderRedrivenFrom = "redriven-from"
+	// HeaderReceivedAt is when the event was received, as [TimeFormat] writes it, of
+	// a record that the consumer wrote again: a log keeps records by their
+	// timestamps, so a copy has that of its writing.
+	HeaderReceivedAt = "received-at"
 )
+
+// TimeFormat is how headers tell times, which are in UTC.
+const TimeFormat = "2006-01-02T15:04:05.000Z"
 
 // Headers of a record of [DeadLetters].
 const (

@@ -33,6 +33,21 @@ type Header struct {
 	Value []byte
 }
 
+// Received is when the event was received: the record's timestamp or, of a record
+// that was written to the log again, what its header says, which can only be earlier.
+func (r *Raw) Received() time.Time {
+	at := r.Timestamp
+	for _, h := range r.Headers {
+		if h.Key != topic.HeaderReceivedAt {
+			continue
+		}
+		if said, err := time.Parse(topic.TimeFormat, string(h.Value)); err == nil && said.Before(at) {
+			at = said
+		}
+	}
+	return at
+}
+
 // Record is a record decoded afresh, with no trust in its key or headers.
 type Record struct {
 	Raw
@@ -211,8 +226,8 @@ func (b *Batch) Last() int64 {
 	return b.Records[len(b.Records)-1].Offset
 }
 
-// Hash is of everything the records hold, so that other records at the same
-// offsets are known as others.
+// Hash is of everything the records hold but for their headers, of which nothing is
+// decided, so that other records at the same offsets are known as others.
 func (b *Batch) Hash() event.Hash {
 	b.flush()
 	return event.Hash(b.sum.Sum(nil)[:16])

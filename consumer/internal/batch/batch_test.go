@@ -135,3 +135,20 @@ func TestHashStays(t *testing.T) {
 	require.Equal(t, event.Hash(whole.Sum(nil)[:16]), b.Hash())
 	require.Equal(t, batch.New(0).Hash(), b.Reset(0).Hash())
 }
+
+// When an event was received is its record's timestamp, or what an earlier copy's was;
+// a header that makes no sense, or tells of a later time, changes nothing.
+func TestReceived(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 6_000_000, time.UTC)
+	for said, want := range map[string]time.Time{
+		"":                         at,
+		"yesterday":                at,
+		"2026-01-02T03:04:05.007Z": at,
+		"2026-01-02T03:04:05.005Z": at.Add(-time.Millisecond),
+		"2025-12-01T00:00:00.000Z": time.Date(2025, 12, 1, 0, 0, 0, 0, time.UTC),
+	} {
+		raw := batch.Raw{Timestamp: at, Headers: []batch.Header{{Key: "x", Value: []byte("2020-01-01T00:00:00.000Z")}, {Key: topic.HeaderReceivedAt, Value: []byte(said)}}}
+		require.Equal(t, want, raw.Received(), said)
+	}
+	require.Equal(t, at, (&batch.Raw{Timestamp: at}).Received())
+}

@@ -165,14 +165,14 @@ func letterBytes(s Setup, topic, largest, v string) *Finding {
 }
 
 // timestampType: with LogAppendTime the broker's clock replaces what the edge
-// and a forward wrote. Decisions go on in log order, and a re-read sees the same
+// wrote. Decisions go on in log order, and a re-read sees the same
 // times, so nothing is lost or doubled; only received_at is no longer the edge's.
 // https://kafka.apache.org/documentation/#topicconfigs_message.timestamp.type (KIP-32)
 func timestampType(s Setup, topic, v string) *Finding {
 	if v == "CreateTime" {
 		return nil
 	}
-	return warn("message.timestamp.type is "+v, "received_at says when the log took the record, not when the edge did, and a forwarded record's time is lost",
+	return warn("message.timestamp.type is "+v, "received_at says when the log took the record, not when the edge did",
 		s.alter(topic, "message.timestamp.type=CreateTime"))
 }
 

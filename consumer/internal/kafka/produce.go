@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -24,7 +25,7 @@ func (l *Log) DeadLetter(ctx context.Context, self topic.Origin, letters []*batc
 			{Key: topic.DeadTopicID, Value: []byte(self.TopicID.String())},
 			{Key: topic.DeadPartition, Value: strconv.AppendInt(nil, int64(self.Partition), 10)},
 			{Key: topic.DeadOffset, Value: strconv.AppendInt(nil, r.Offset, 10)},
-			{Key: topic.DeadTime, Value: []byte(r.Timestamp.UTC().Format("2006-01-02T15:04:05.000Z"))},
+			{Key: topic.DeadTime, Value: []byte(r.Timestamp.UTC().Format(topic.TimeFormat))},
 		}
 		if r.Key != nil {
 			headers = append(headers, kgo.RecordHeader{Key: topic.DeadKey, Value: r.Key})
@@ -37,32 +38,38 @@ func (l *Log) DeadLetter(ctx context.Context, self topic.Origin, letters []*batc
 	return l.produce(ctx, records)
 }
 
-// Forward writes records to the partition their keys belong to, value and
-// timestamp kept, and returns when all are acknowledged.
+// Forward writes records to the partition their keys belong to and returns when all
+// are acknowledged.
 func (l *Log) Forward(ctx context.Context, self topic.Origin, moved []*batch.Record) error {
 	records := make([]*kgo.Record, len(moved))
 	for i, r := range moved {
 		origin := topic.Origin{TopicID: self.TopicID, Partition: self.Partition, Offset: r.Offset}
-		records[i] = &kgo.Record{
-			Topic: l.names.Topic, Partition: r.Home, Key: r.Event.AppendKey(nil), Value: r.Value, Timestamp: r.Timestamp,
-			Headers: append(headersOf(r.Headers), kgo.RecordHeader{Key: topic.HeaderForwardedFrom, Value: []byte(origin.String())}),
-		}
+		records[i] = l.again(r, topic.HeaderForwardedFrom, origin)
 	}
 	return l.produce(ctx, records)
 }
 
 // Redrive writes records that once became dead letters to the partition their keys
-// belong to, value and timestamp kept, and returns when all are acknowledged.
-// origins says what each came from.
+// belong to and returns when all are acknowledged. origins says what each came from.
 func (l *Log) Redrive(ctx context.Context, letters []*batch.Record, origins []topic.Origin) error {
 	records := make([]*kgo.Record, len(letters))
 	for i, r := range letters {
-		records[i] = &kgo.Record{
-			Topic: l.names.Topic, Partition: r.Home, Key: r.Event.AppendKey(nil), Value: r.Value, Timestamp: r.Timestamp,
-			Headers: append(headersOf(r.Headers), kgo.RecordHeader{Key: topic.HeaderRedrivenFrom, Value: []byte(origins[i].String())}),
-		}
+		records[i] = l.again(r, topic.HeaderRedrivenFrom, origins[i])
 	}
 	return l.produce(ctx, records)
+}
+
+// again is a record to be written to the topic once more, its value untouched. Its
+// timestamp is that of now: by an old one the log would count it as old, and could
+// delete it before it is read. When it was received stands in a header.
+func (l *Log) again(r *batch.Record, from string, origin topic.Origin) *kgo.Record {
+	headers := slices.DeleteFunc(headersOf(r.Headers), func(h kgo.RecordHeader) bool { return h.Key == topic.HeaderReceivedAt })
+	return &kgo.Record{
+		Topic: l.names.Topic, Partition: r.Home, Key: r.Event.AppendKey(nil), Value: r.Value,
+		Headers: append(headers,
+			kgo.RecordHeader{Key: from, Value: []byte(origin.String())},
+			kgo.RecordHeader{Key: topic.HeaderReceivedAt, Value: []byte(r.Received().UTC().Format(topic.TimeFormat))}),
+	}
 }
 
 // produce returns when all records are acknowledged, one has failed, or the bound
@@ -90,9 +97,10 @@ func (l *Log) produce(ctx context.Context, records []*kgo.Record) error {
 }
 
 func headersOf(in []batch.Header) []kgo.RecordHeader {
-	out := make([]kgo.RecordHeader, 0, len(in)+1)
+	out := make([]kgo.RecordHeader, 0, len(in)+2)
 	for _, h := range in {
 		out = append(out, kgo.RecordHeader(h))
 	}
 	return out
 }
+

@@ -105,6 +105,7 @@ func appendRows(b driver.Batch, self topic.Origin, rows []*batch.Record) error {
 		clients, sources, types  = make([]string, n), make([]string, n), make([]string, n)
 		actors, payloads, hashes = make([]string, n), make([]string, n), make([]string, n)
 		occurred, stamped        = make([]time.Time, n), make([]time.Time, n)
+		received                 = make([]time.Time, n)
 		partitions, offsets      = make([]int32, n), make([]int64, n)
 	)
 	texts := joined(rows)
@@ -114,11 +115,11 @@ func appendRows(b driver.Batch, self topic.Origin, rows []*batch.Record) error {
 		size := len(r.Event.Payload)
 		actors[i], payloads[i], hashes[i] = r.Event.ActorID, texts[:size], texts[size:size+len(r.Hash)]
 		texts = texts[size+len(r.Hash):]
-		occurred[i], stamped[i] = r.Event.OccurredAt, timestamp(r.Timestamp)
+		occurred[i], stamped[i], received[i] = r.Event.OccurredAt, timestamp(r.Timestamp), timestamp(r.Received())
 		partitions[i], offsets[i] = self.Partition, r.Offset
 	}
 	var err error
-	for i, column := range []any{ids, clients, sources, types, actors, occurred, payloads, hashes, stamped, topics, partitions, offsets, stamped} {
+	for i, column := range []any{ids, clients, sources, types, actors, occurred, payloads, hashes, received, topics, partitions, offsets, stamped} {
 		err = errors.Join(err, b.Column(i).Append(column))
 	}
 	return err
