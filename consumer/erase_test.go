@@ -11,11 +11,13 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"sluice/consumer/internal/erase"
 	"sluice/consumer/internal/replay"
 	"sluice/consumer/internal/tombstone"
+	schema "sluice/schemas/clickhouse"
 	"sluice/schemas/event"
 )
 
@@ -370,4 +372,84 @@ func TestATombstoneIsSeenWhateverTheClockSays(t *testing.T) {
 	require.NoError(t, err)
 	_, taken := set.Fate(&event.Event{ActorID: "two", OccurredAt: time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC)})
 	require.True(t, taken)
+}
+
+// What retention drops is counted by the month, at one offset. Where a part of the
+// journal was lost, the records of it were given fates of their own once more, or were
+// taken for lost, and the sheet counted them twice.
+func TestWhatHasExpiredIsCountedOnceThoughTheJournalIsLost(t *testing.T) {
+	t.Parallel()
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
+	require.NoError(t, err)
+	defer cluster.Close()
+	s := newStackOn(t, cluster.ListenAddrs(), func(c *config) { c.Topics.Partitions, c.Batch.Rows = 1, 10 })
+	stop := s.consuming()
+	defer func() { stop() }()
+	journaled := func(end uint64) {
+		t.Helper()
+		require.Eventually(t, func() bool {
+			return s.scalar("SELECT toUInt64(if(count() = 1 AND max(first) = 0, max(end), 0)) FROM ("+strings.NewReplacer("topic_id = ? AND partition = ? AND ", "").Replace(schema.ContiguousRanges)+")") == end
+		}, time.Minute, 20*time.Millisecond, "offset %d", end)
+	}
+	old, kept := time.Date(2025, 3, 5, 0, 0, 0, 0, time.UTC), time.Now().Add(-time.Hour)
+	end := uint64(0)
+	for round := range 6 { // each is a batch, of five rows that expire, three that don't, a repeat of each
+		var records []*kgo.Record
+		for i := range 10 {
+			at, n := old, i%8
+			if n > 4 || i == 9 {
+				at, n = kept, max(n, 5)
+			}
+			records = append(records, recordOf("s", fmt.Sprint(round, "-", n), at, `{}`))
+		}
+		s.produce(records...)
+		end += 10
+		journaled(end)
+	}
+	require.NoError(t, s.command(&strings.Builder{}, "retention", "--before", "2025-05-01T00:00:00Z", "--yes"))
+	require.Equal(t, 36, s.total("expired"))
+	require.Equal(t, 18, s.total("rows"))
+	require.Zero(t, s.wrong(), s.sheet())
+
+	for _, c := range []struct {
+		gone  string // of the journal
+		start int64  // of the log, from then on
+		lost  int
+	}{
+		{gone: "entry = 'batch' AND offset BETWEEN 20 AND 39"},
+		{gone: "offset BETWEEN 20 AND 39"},
+		{gone: "offset >= 20"},
+		{gone: "entry = 'batch' AND offset < 20"},
+		{gone: "NOT (entry = 'fate' AND records > 1)"},
+		{gone: "entry = 'batch' AND offset BETWEEN 20 AND 29", start: 30},
+		{gone: "offset BETWEEN 10 AND 29", start: 30, lost: 2}, // the repeats of what is kept
+	} {
+		stop()
+		s.exec("ALTER TABLE journal DELETE WHERE " + c.gone + " SETTINGS mutations_sync = 2")
+		if c.start > 0 {
+			var upto kadm.Offsets
+			upto.Add(kadm.Offset{Topic: s.cfg.Kafka.Topic, At: c.start})
+			_, err := kadm.NewClient(s.producer).DeleteRecords(t.Context(), upto)
+			require.NoError(t, err)
+		}
+		stop = s.consuming()
+		journaled(end)
+		require.Zero(t, s.wrong(), "%s: %s", c.gone, s.sheet())
+		require.Equal(t, c.lost, s.total("lost"), c.gone)
+		require.Equal(t, 18, s.total("rows"), c.gone)
+		// What comes late has a fate of its own, as ever.
+		expired := s.total("expired")
+		s.produce(recordOf("s", "late", old, `{}`))
+		end++
+		journaled(end)
+		require.Equal(t, expired+1, s.total("expired"), c.gone)
+		require.Zero(t, s.wrong(), "%s: %s", c.gone, s.sheet())
+	}
+}
+
+// sheet is the balance, for a message.
+func (s *stack) sheet() (text string) {
+	s.t.Helper()
+	require.NoError(s.t, s.store.Conn().QueryRow(s.t.Context(), `SELECT arrayStringConcat(groupArray(toString((partition, records, rows, duplicates, expired, lost, difference, gaps, twice))), ' ') FROM balance`).Scan(&text))
+	return text
 }

@@ -103,4 +103,3 @@ func headersOf(in []batch.Header) []kgo.RecordHeader {
 	}
 	return out
 }
-

@@ -19,6 +19,9 @@ type Store interface {
 	FirstOf(ctx context.Context, records []*batch.Record) (map[uuid.UUID]dedup.First, error)
 	RowsIn(ctx context.Context, self topic.Origin, first, last int64) (map[int64]uuid.UUID, error)
 	FatesIn(ctx context.Context, self topic.Origin, first, last int64) (map[int64]dedup.Fate, error)
+	// Counted is how many records that retention has counted lie where the journal
+	// has lost its ranges.
+	Counted(ctx context.Context, self topic.Origin) (int, error)
 	Rows(ctx context.Context, token string, self topic.Origin, rows []*batch.Record) error
 	Journal(ctx context.Context, token, topicName string, self topic.Origin, entries []store.Entry) error
 	// Stop ends every statement of a log that still runs, whoever began it.

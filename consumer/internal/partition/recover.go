@@ -22,7 +22,7 @@ import (
 // an earlier owner left open stopped and marked for comparison. The group's
 // commit is a hint, never proof.
 func (o *Owner) recover(ctx context.Context) error {
-	o.open, o.bound, o.read = false, store.Range{}, 0
+	o.open, o.bound, o.read, o.counted = false, store.Range{}, 0, -1
 	if o.cfg.Before != nil {
 		if err := o.cfg.Before(ctx); err != nil {
 			return fmt.Errorf("%w: %w", failure.ErrMend, err)

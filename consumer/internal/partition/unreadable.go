@@ -47,8 +47,13 @@ func (o *Owner) without(ctx context.Context, first, last int64, fate dedup.Fate,
 		}
 	}
 	all := uint64(last - first + 1)
+	left, err := o.countedLeft(ctx)
+	if err != nil {
+		return err
+	}
+	counted := min(left, int(all)-seen)
 	entries := make([]store.Entry, 0, 2)
-	if n := all - uint64(seen); n > 0 {
+	if n := all - uint64(seen+counted); n > 0 {
 		if fate == dedup.Lost {
 			o.logger.Error("records are lost: the log no longer has them and ClickHouse never had", "first", first, "last", last, "records", n)
 		} else {
@@ -68,5 +73,6 @@ func (o *Owner) without(ctx context.Context, first, last int64, fate dedup.Fate,
 		return err
 	}
 	o.next = last + 1
+	o.counted -= counted
 	return nil
 }

@@ -36,6 +36,7 @@ func (o *Owner) live(ctx context.Context, b *batch.Batch) error {
 		return err
 	}
 	o.next = w.in.Last + 1
+	o.counted -= w.counted
 	o.epoch, o.upTo = w.in.Epoch, o.next
 	o.observe.Decided(o.cfg.Partition, s.standing, len(s.rows), o.next)
 	return o.at(PointIndexed)
@@ -61,6 +62,9 @@ type writing struct {
 	live    bool                     // its range is to be journaled
 	only    func(*batch.Record) bool // nil: all
 	refused int
+	// counted is how many records have no fate of their own since retention counted
+	// them.
+	counted int
 	// journaled is how many fates were written.
 	journaled int
 	away      map[int64]bool // dead letters and forwards that are acknowledged
@@ -77,6 +81,11 @@ func (o *Owner) write(ctx context.Context, w *writing) (sorted, error) {
 		decisions, err := o.decide(ctx, w.b, w.compare, !w.live)
 		if err != nil {
 			return sorted{}, err
+		}
+		if w.live {
+			if err := o.leaveCounted(ctx, w, decisions); err != nil {
+				return sorted{}, err
+			}
 		}
 		if err := o.at(PointDecided); err != nil {
 			return sorted{}, err
