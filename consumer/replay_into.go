@@ -27,7 +27,8 @@ const rowColumns = "event_id, client_event_id, source, event_type, actor_id, occ
 var tableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
 
 // replayInto rebuilds event_log in another table. What a record is, is decided
-// already: one that the journal has no fate for is a row. Rows that the log no
+// already: a row is what event_log has as one. Whatever has neither a row nor a fate
+// is an owner's to decide, and keeps the table from being whole. Rows that the log no
 // longer has are copied. It may be run again: what the table has is left as it is.
 func (t *tools) replayInto(ctx context.Context, how replaying, w io.Writer) (err error) {
 	switch {
@@ -85,9 +86,10 @@ func (t *tools) replayInto(ctx context.Context, how replaying, w io.Writer) (err
 		all = append(all, r.Range)
 	}
 	bar := t.bar(all, "rebuild")
+	var not undecided
 	for _, r := range ranges {
 		op.From[r.Self.Partition], op.To[r.Self.Partition] = r.From, r.To
-		n, err := t.rebuild(ctx, how.into, r.Range, gone, func(n int64) { bar.Add64(n) }) //nolint:errcheck // a bar that can't be drawn is no fault
+		n, err := t.rebuild(ctx, how.into, r.Range, gone, &not, func(n int64) { bar.Add64(n) }) //nolint:errcheck // a bar that can't be drawn is no fault
 		op.Written += n
 		if err != nil {
 			return fmt.Errorf("partition %d: %w; run it again, what is written stays", r.Self.Partition, err)
@@ -96,6 +98,10 @@ func (t *tools) replayInto(ctx context.Context, how replaying, w io.Writer) (err
 	bar.Finish() //nolint:errcheck // as above
 	if err := t.takeGone(ctx, how.into, gone); err != nil {
 		return err
+	}
+	if not.records > 0 {
+		return fmt.Errorf("%d records have neither a row nor a fate, the first at %d:%d, so that %s is not whole: have them decided (consumer replay --from earliest --yes), and run this again",
+			not.records, not.first.Partition, not.first.Offset, how.into)
 	}
 	var live, rebuilt uint64
 	if err := t.store.Conn().QueryRow(ctx, "SELECT (SELECT count() FROM "+schema.EventLog+"), (SELECT count() FROM "+how.into+")").Scan(&live, &rebuilt); err != nil {
@@ -197,9 +203,21 @@ func (t *tools) copyOlder(ctx context.Context, table string, ranges []planned) (
 	return after - before, err
 }
 
+// undecided are records of which nothing is stored.
+type undecided struct {
+	records int
+	first   topic.Origin
+}
+
+func (u *undecided) add(at topic.Origin) {
+	if u.records++; u.records == 1 {
+		u.first = at
+	}
+}
+
 // rebuild writes a range's rows that the table lacks, but for what was taken on
 // purpose.
-func (t *tools) rebuild(ctx context.Context, table string, r verify.Range, gone *tombstone.Set, progress func(int64)) (written uint64, err error) {
+func (t *tools) rebuild(ctx context.Context, table string, r verify.Range, gone *tombstone.Set, not *undecided, progress func(int64)) (written uint64, err error) {
 	if r.From >= r.To {
 		return 0, nil
 	}
@@ -211,7 +229,7 @@ func (t *tools) rebuild(ctx context.Context, table string, r verify.Range, gone 
 	decoder := batch.NewDecoder(r.Partitions)
 	b := batch.New(r.From)
 	flush := func() error {
-		n, err := t.writeInto(ctx, table, r, gone, b)
+		n, err := t.writeInto(ctx, table, r, gone, not, b)
 		written += n
 		if err == nil {
 			progress(b.Last() + 1 - b.First)
@@ -242,7 +260,7 @@ func (t *tools) rebuild(ctx context.Context, table string, r verify.Range, gone 
 	return written, flush()
 }
 
-func (t *tools) writeInto(ctx context.Context, table string, r verify.Range, gone *tombstone.Set, b *batch.Batch) (uint64, error) {
+func (t *tools) writeInto(ctx context.Context, table string, r verify.Range, gone *tombstone.Set, not *undecided, b *batch.Batch) (uint64, error) {
 	if len(b.Records) == 0 {
 		return 0, nil
 	}
@@ -256,6 +274,10 @@ func (t *tools) writeInto(ctx context.Context, table string, r verify.Range, gon
 		if err != nil {
 			return n, err
 		}
+		stands, err := t.store.RowsIn(ctx, part.Self, part.First, part.Last)
+		if err != nil {
+			return n, err
+		}
 		var rows []*batch.Record
 		for i := range b.Records {
 			x := &b.Records[i]
@@ -264,9 +286,14 @@ func (t *tools) writeInto(ctx context.Context, table string, r verify.Range, gon
 			if x.Offset < part.First || x.Offset > part.Last || x.Reason != "" || fated || there {
 				continue
 			}
-			if _, taken := gone.Fate(&x.Event); !taken {
-				rows = append(rows, x)
+			if _, taken := gone.Fate(&x.Event); taken {
+				continue
 			}
+			if stands[x.Offset] != x.ID {
+				not.add(topic.Origin{TopicID: part.Self.TopicID, Partition: part.Self.Partition, Offset: x.Offset})
+				continue
+			}
+			rows = append(rows, x)
 		}
 		if len(rows) == 0 {
 			continue
