@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/consumer/internal/erase"
+	"sluice/consumer/internal/mutant"
 	"sluice/consumer/internal/replay"
 	"sluice/consumer/internal/tombstone"
 	"sluice/consumer/internal/verify"
@@ -174,11 +175,21 @@ func (t *tools) decidedBy(ctx context.Context, wait time.Duration) error {
 	if err != nil {
 		return err
 	}
+	under, err := t.underWay(ctx, ranges)
+	if err != nil {
+		return err
+	}
+	deadline := time.Now().Add(wait)
 	if err := t.reach(ctx, ranges, wait); err != nil {
 		return err
 	}
 	if err := t.reached(ctx, ranges); err != nil {
 		return err
+	}
+	if !mutant.On("open-intents-not-awaited") {
+		if err := t.ended(ctx, under, deadline); err != nil {
+			return err
+		}
 	}
 	return erase.Landed(ctx, t.store.Conn())
 }

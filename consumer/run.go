@@ -17,8 +17,6 @@ import (
 	"golang.org/x/time/rate"
 
 	"sluice/consumer/internal/balance"
-	"sluice/consumer/internal/batch"
-	"sluice/consumer/internal/dedup"
 	"sluice/consumer/internal/doctor"
 	"sluice/consumer/internal/failure"
 	"sluice/consumer/internal/group"
@@ -152,13 +150,7 @@ func consumeTopic(ctx context.Context, cfg config, log *slog.Logger, mon *monito
 	audit := newAudit(st.Conn(), mon, log)
 	tasks.Go(func() { audit.run(owning) })
 	taken := tombstone.NewCache(st.Conn())
-	gone := func(ctx context.Context) (func(*batch.Record) (dedup.Fate, bool), error) {
-		set, err := taken.Get(ctx)
-		if err != nil {
-			return nil, err
-		}
-		return func(r *batch.Record) (dedup.Fate, bool) { return set.Fate(&r.Event) }, nil
-	}
+	gone := func(ctx context.Context) (partition.Gone, error) { return taken.Get(ctx) }
 	keys := index.NewBudget(cfg.Index.Bytes, cfg.Index.Loads)
 	tracer, err := trace.New(ctx, cfg.Trace, "sluice-consumer", service.ReadBuild().Version)
 	if err != nil {

@@ -13,17 +13,18 @@ import (
 	"sluice/schemas/topic"
 )
 
-// decide applies the rule. compare asks first what has been decided already;
-// counted says that the range was journaled before.
-func (o *Owner) decide(ctx context.Context, b *batch.Batch, compare, counted bool) ([]dedup.Decision, error) {
-	known := dedup.Known{Counted: counted}
+// decide applies the rule. Where w is to be compared it asks first what has been
+// decided already.
+func (o *Owner) decide(ctx context.Context, w *writing) ([]dedup.Decision, error) {
+	b, known := w.b, dedup.Known{Counted: !w.live}
 	if o.cfg.Gone != nil {
-		var err error
-		if known.Gone, err = o.cfg.Gone(ctx); err != nil {
+		gone, err := o.cfg.Gone(ctx)
+		if err != nil {
 			return nil, err
 		}
+		w.gone, known.Gone = gone, func(r *batch.Record) (dedup.Fate, bool) { return gone.Fate(&r.Event) }
 	}
-	if compare && !mutant.On("no-comparison") {
+	if w.compare && !mutant.On("no-comparison") {
 		var err error
 		if known.Rows, err = o.store.RowsIn(ctx, o.self, b.First, b.Last()); err != nil {
 			return nil, err
@@ -70,6 +71,17 @@ func (o *Owner) decide(ctx context.Context, b *batch.Batch, compare, counted boo
 		return f, ok
 	}
 	return dedup.Decide(b.Records, o.self, known), nil
+}
+
+// holds tells whether nothing was taken on purpose since the batch was decided. It is
+// asked when the intent stands: who takes waits for the intents that stand when all
+// know of it, so whatever is written by an older decision is waited for.
+func (o *Owner) holds(ctx context.Context, w *writing) (bool, error) {
+	if o.cfg.Gone == nil || mutant.On("taken-meanwhile-not-seen") {
+		return true, nil
+	}
+	gone, err := o.cfg.Gone(ctx)
+	return gone == w.gone, err
 }
 
 // sorted is a batch's records by what is to be done with them.

@@ -19,6 +19,7 @@ import (
 	"sluice/consumer/internal/index"
 	"sluice/consumer/internal/intent"
 	"sluice/consumer/internal/store"
+	"sluice/schemas/event"
 	"sluice/schemas/topic"
 )
 
@@ -57,13 +58,19 @@ type Config struct {
 	Happened func(Event)
 	// At is called at each point of the protocol, for tests. It may be nil.
 	At func(Point) error
-	// Gone tells what was taken on purpose and must not return, as it is known
-	// now; its error keeps the batch from being decided. It may be nil.
-	Gone func(ctx context.Context) (func(*batch.Record) (dedup.Fate, bool), error)
+	// Gone is what was taken on purpose and must not return, as it is known now; its
+	// error keeps the batch from being decided. It may be nil.
+	Gone func(ctx context.Context) (Gone, error)
 	// Index is the memory for known keys, shared by all owners of a process.
 	Index *index.Budget
 	// IndexLive is how far back keys are loaded first.
 	IndexLive time.Duration
+}
+
+// Gone is what was taken on purpose. Two that are equal say the same.
+type Gone interface {
+	// Fate tells of an event that was taken, and by what.
+	Fate(e *event.Event) (fate dedup.Fate, taken bool)
 }
 
 // Owner owns one partition for one incarnation. All is decided and written in the

@@ -62,6 +62,7 @@ type writing struct {
 	live    bool                     // its range is to be journaled
 	only    func(*batch.Record) bool // nil: all
 	refused int
+	gone    Gone // what was known to be taken when it was decided
 	// counted is how many records have no fate of their own since retention counted
 	// them.
 	counted int
@@ -78,7 +79,7 @@ func (o *Owner) write(ctx context.Context, w *writing) (sorted, error) {
 	w.away = map[int64]bool{}
 	token := o.token(w)
 	for {
-		decisions, err := o.decide(ctx, w.b, w.compare, !w.live)
+		decisions, err := o.decide(ctx, w)
 		if err != nil {
 			return sorted{}, err
 		}
@@ -98,6 +99,11 @@ func (o *Owner) write(ctx context.Context, w *writing) (sorted, error) {
 		if w.refused == 0 && !mutant.On("no-intent") && !mutant.On("intent-after-insert") {
 			if err := o.intend(ctx, w.b.First, w.in); err != nil {
 				return s, err
+			}
+			if ok, err := o.holds(ctx, w); err != nil {
+				return s, err
+			} else if !ok {
+				continue
 			}
 		}
 		if mutant.On("journal-before-rows") {

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
+
+	"sluice/consumer/internal/index"
+	"sluice/consumer/internal/kafka"
+	"sluice/consumer/internal/partition"
+	"sluice/consumer/internal/tombstone"
+)
+
+// An owner that stood still for seconds while it read a range again had decided by
+// what was erased before. Its INSERT came after the erasure's DELETE, and the actor's
+// rows were back: whether it stood still before its intent, which the erasure could
+// not see then, or after it.
+func TestWhatIsErasedWhileAnOwnerStandsStillStaysGone(t *testing.T) {
+	t.Parallel()
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
+	require.NoError(t, err)
+	defer cluster.Close()
+	s := newStackOn(t, cluster.ListenAddrs(), func(c *config) { c.Topics.Partitions = 1 })
+	points := []partition.Point{partition.PointIntend, partition.PointIntended, partition.PointInsert, partition.PointInserted}
+	old := time.Now().Add(-time.Hour)
+	for i := range points {
+		for n := range 3 {
+			s.produce(recordOf("s", fmt.Sprint("actor-", i), old.Add(time.Duration(n)*time.Second), `{}`))
+		}
+	}
+	still := make(chan partition.Point, 1) // where it is to stand still
+	erased := make(chan error, 1)
+	round := 0
+	at := func(p partition.Point) error {
+		select {
+		case want := <-still:
+			if want != p {
+				still <- want
+				break
+			}
+			actor := fmt.Sprint("actor-", round)
+			go func() { erased <- s.command(&strings.Builder{}, "erase", "--actor", actor, "--yes") }()
+			require.Eventually(t, func() bool { return int(s.scalar("SELECT count() FROM tombstones")) == round+1 }, time.Minute, 10*time.Millisecond)
+			time.Sleep(tombstone.MaxAge + 3*time.Second) // all would know of it by now, and the erasure has gone on
+		default:
+		}
+		return nil
+	}
+	k := s.log0()
+	defer k.Close()
+	admin := kadm.NewClient(s.producer)
+	gone := tombstone.NewCache(s.store.Conn())
+	owner := partition.New(partition.Config{
+		Topic: s.cfg.Kafka.Topic, Limits: s.cfg.Batch, CloseAfter: 5 * time.Millisecond, IntentFresh: time.Minute,
+		Index: index.NewBudget(8<<20, 1), IndexLive: time.Hour, At: at,
+		Gone: func(ctx context.Context) (partition.Gone, error) { return gone.Get(ctx) },
+	}, kafka.Owned{Log: k, CommitFunc: func(ctx context.Context, offset int64, metadata string) error {
+		var o kadm.Offsets
+		o.Add(kadm.Offset{Topic: s.cfg.Kafka.Topic, At: offset, LeaderEpoch: -1, Metadata: metadata})
+		return admin.CommitAllOffsets(ctx, s.cfg.Group.ID, o)
+	}}, s.store, unregistered(), s.log)
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() { defer close(done); owner.Run(t.Context(), stop) }()
+	defer func() { close(stop); <-done }()
+	rows := uint64(3 * len(points))
+	require.Eventually(t, func() bool { return s.scalar("SELECT count() FROM event_log") == rows && s.total("records") == int(rows) }, time.Minute, 10*time.Millisecond)
+
+	for i, p := range points {
+		round = i
+		s.exec("ALTER TABLE event_log DELETE WHERE 1 SETTINGS mutations_sync = 2")
+		still <- p
+		over := make(chan error, 1)
+		require.NoError(t, owner.Request(t.Context(), partition.Reread{To: int64(rows), Report: func(p partition.Progress) {
+			if p.Done {
+				over <- p.Err
+			}
+		}}))
+		require.NoError(t, <-over)
+		require.NoError(t, <-erased, p)
+		require.Zero(t, s.scalar(fmt.Sprintf("SELECT count() FROM event_log WHERE actor_id = 'actor-%d'", i)), "it stood still at %q", p)
+		require.EqualValues(t, rows-uint64(3*(i+1)), s.scalar("SELECT count() FROM event_log"), "the others' are back")
+		require.Zero(t, s.wrong(), s.sheet())
+		require.Equal(t, 3*(i+1), s.total("erased"))
+	}
+}
