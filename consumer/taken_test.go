@@ -89,3 +89,40 @@ func TestWhatIsErasedWhileAnOwnerStandsStillStaysGone(t *testing.T) {
 		require.Equal(t, 3*(i+1), s.total("erased"))
 	}
 }
+
+// What protocol.md says of an INSERT that is stored after all it holds was taken: the
+// sheet shows it, and the same command run again takes it and leaves the sheet right.
+func TestALateInsertOfWhatWasTakenIsTakenAgain(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	defer s.consuming()()
+	for i := range 6 {
+		s.produce(recordOf("s", []string{"a", "b"}[i%2], time.Now().Add(-time.Duration(i+1)*time.Minute), `{}`))
+	}
+	s.caughtUp()
+	s.exec("CREATE TABLE late AS event_log")
+	s.exec("INSERT INTO late (" + rowColumns + ") SELECT " + rowColumns + " FROM event_log WHERE actor_id = 'a'")
+	again := []string{"erase", "--actor", "a", "--yes"}
+	require.NoError(t, s.command(&strings.Builder{}, again...))
+	s.exec("INSERT INTO event_log (" + rowColumns + ") SELECT " + rowColumns + " FROM late")
+	require.Equal(t, 3, s.total("twice"))
+	require.NoError(t, s.command(&strings.Builder{}, again...))
+	require.Zero(t, s.wrong(), s.sheet())
+	require.EqualValues(t, 3, s.scalar("SELECT count() FROM event_log"))
+	require.Equal(t, 3, s.total("erased"))
+
+	again = []string{"retention", "--before", "2025-05-01T00:00:00Z", "--yes"}
+	require.NoError(t, s.command(&strings.Builder{}, again...))
+	for i := range 3 {
+		s.produce(recordOf("s", "c", time.Date(2025, 3, 5, 0, 0, i, 0, time.UTC), `{}`))
+	}
+	s.caughtUp()
+	require.Equal(t, 3, s.total("expired"))
+	s.exec("INSERT INTO event_log (" + rowColumns + `) SELECT generateUUIDv4(), '', 's', 't', 'c', toDateTime64('2025-03-05 00:00:00', 9, 'UTC') + offset, '{}', toFixedString('', 16), now64(3),
+		topic_id, partition, offset, record_timestamp FROM journal FINAL WHERE entry = 'fate' AND fate = 'expired'`)
+	require.Equal(t, 3, s.total("twice"))
+	require.NoError(t, s.command(&strings.Builder{}, again...))
+	require.Zero(t, s.wrong(), s.sheet())
+	require.EqualValues(t, 3, s.scalar("SELECT count() FROM event_log"))
+	require.Equal(t, 3, s.total("expired"))
+}
