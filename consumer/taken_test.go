@@ -69,7 +69,9 @@ func TestWhatIsErasedWhileAnOwnerStandsStillStaysGone(t *testing.T) {
 	go func() { defer close(done); owner.Run(t.Context(), stop) }()
 	defer func() { close(stop); <-done }()
 	rows := uint64(3 * len(points))
-	require.Eventually(t, func() bool { return s.scalar("SELECT count() FROM event_log") == rows && s.total("records") == int(rows) }, time.Minute, 10*time.Millisecond)
+	require.Eventually(t, func() bool {
+		return s.scalar("SELECT count() FROM event_log") == rows && s.total("records") == int(rows)
+	}, time.Minute, 10*time.Millisecond)
 
 	for i, p := range points {
 		round = i

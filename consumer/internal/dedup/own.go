@@ -7,6 +7,7 @@ import (
 	"github.com/google/uuid"
 
 	"sluice/consumer/internal/batch"
+	"sluice/consumer/internal/mutant"
 )
 
 // own finds a batch's rows by their ids. It knows each by where it stands in the
@@ -28,7 +29,7 @@ func newOwn(records []batch.Record) *own {
 func (o *own) find(id uuid.UUID) *int32 {
 	for i := maphash.Bytes(o.seed, id[:]); ; i++ {
 		slot := &o.slots[i&uint64(len(o.slots)-1)]
-		if *slot == 0 || o.records[*slot-1].ID == id {
+		if *slot == 0 || o.records[*slot-1].ID == id || mutant.On("another-row-in-its-slot") {
 			return slot
 		}
 	}
@@ -41,4 +42,8 @@ func (o *own) row(id uuid.UUID) (at int, ok bool) {
 }
 
 // add notes the row that stands at a place; it replaces another of its id.
-func (o *own) add(at int) { *o.find(o.records[at].ID) = int32(at) + 1 }
+func (o *own) add(at int) {
+	if !mutant.On("own-row-forgotten") {
+		*o.find(o.records[at].ID) = int32(at) + 1
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"sluice/consumer/internal/dedup"
+	"sluice/consumer/internal/mutant"
 )
 
 // Retention counts the rows that it drops by the month, and no record's fate says
@@ -33,6 +34,9 @@ func (o *Owner) leaveCounted(ctx context.Context, w *writing, decisions []dedup.
 // countedLeft is how many records were counted that no journaled range has. It is
 // asked for when it is first needed.
 func (o *Owner) countedLeft(ctx context.Context) (int, error) {
+	if mutant.On("expired-counted-again") {
+		return 0, nil
+	}
 	if o.counted < 0 {
 		var err error
 		if o.counted, err = o.store.Counted(ctx, o.self); err != nil {

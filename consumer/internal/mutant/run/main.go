@@ -35,6 +35,9 @@ var (
 	pairs     = suite{"./consumer/internal/crash", "TestEveryPairOfFailures"}
 	model     = suite{"./consumer", "TestModelFound"}
 	fencing   = suite{"./consumer/internal/group", "TestAnAssignmentThatIsOverCommitsNothing"}
+	hashes    = suite{"./consumer/internal/batch", "TestAValueIsNotTakenForRecords"}
+	standing  = suite{"./consumer", "TestWhatIsErasedWhileAnOwnerStandsStill"}
+	counting  = suite{"./consumer", "TestWhatHasExpiredIsCountedOnce"}
 )
 
 // usual is what catches most mutants.
@@ -44,6 +47,23 @@ var usual = []suite{histories, failures, pairs}
 var elsewhere = map[string][]suite{
 	"ended-incarnation-commits": {fencing},
 	"open-intent-by-new-count":  {model},
+	"hash-without-lengths":      {hashes},
+	"taken-meanwhile-not-seen":  {standing},
+	"open-intents-not-awaited":  {standing},
+	"expired-counted-again":     {counting},
+}
+
+// all are all suites, each once.
+func all() []suite {
+	out := slices.Clone(usual)
+	for _, suites := range elsewhere {
+		for _, s := range suites {
+			if !slices.Contains(out, s) {
+				out = append(out, s)
+			}
+		}
+	}
+	return out
 }
 
 // unneeded are mutants that survive, and why: what they leave out is a second
@@ -72,7 +92,7 @@ func run(ctx context.Context) error {
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
 	binaries := map[string]string{}
-	for _, s := range append(slices.Clone(usual), fencing, model) {
+	for _, s := range all() {
 		if binaries[s.pkg] != "" {
 			continue
 		}
@@ -82,7 +102,7 @@ func run(ctx context.Context) error {
 			return fmt.Errorf("building the tests of %s: %w\n%s", s.pkg, err, out)
 		}
 	}
-	for _, s := range append(slices.Clone(usual), fencing, model) {
+	for _, s := range all() {
 		if caught, _, err := try(ctx, binaries[s.pkg], s, ""); err != nil || caught != "" {
 			return errors.Join(fmt.Errorf("with no mutant %q of %s fails", caught, s.pkg), err)
 		}
