@@ -1,6 +1,7 @@
 package main
 
 import (
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -92,7 +93,7 @@ func TestReplayIntoATable(t *testing.T) {
 	require.Contains(t, said, "consumer replay --from earliest --yes")
 	require.Equal(t, s.scalar("SELECT count() FROM event_log"), s.scalar("SELECT count() FROM rebuilt"))
 	require.Zero(t, s.scalar("SELECT toUInt64(count() - uniqExact(event_id)) FROM rebuilt"))
-	_, said, status = s.says("replay", "--from", "earliest", "--yes")
+	_, said, status = s.says("replay", "--from", "earliest", "--yes", "--findings", filepath.Join(t.TempDir(), "findings"))
 	require.Zero(t, status, said)
 	s.exec("DROP TABLE rebuilt")
 	for range 2 { // the second time half of it is missing, as if the first had been killed
