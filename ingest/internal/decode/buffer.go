@@ -7,7 +7,22 @@ import "sync"
 // begins and does not go on with, costs little.
 type buffers struct{ pools [len(sizes)]sync.Pool }
 
-var sizes = [...]int{4 << 10, 32 << 10, 512 << 10}
+var sizes = [...]int{4 << 10, 16 << 10, 64 << 10, 128 << 10, 256 << 10, 512 << 10}
+
+// grown is how large a body's next buffer is when have bytes have arrived and
+// filled the last. length is what the body is expected to have, or -1. Where that is
+// known, sixteen times what is there spares most bodies all moves but one; where not,
+// and beyond the kept sizes, the next is a step larger.
+func grown(have int, length int64) int {
+	next, largest := 2*have, sizes[len(sizes)-1]
+	if length < 0 {
+		return next
+	}
+	if have < largest {
+		next = min(16*have, largest)
+	}
+	return max(min(next, int(length)+1), have+1) // one byte past the end is where EOF is found
+}
 
 // buffer is memory of one of the sizes, or of its own beyond the largest.
 type buffer struct {

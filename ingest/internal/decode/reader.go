@@ -202,11 +202,7 @@ func (b *Body) fill(src io.Reader, length, most int64) error {
 		case b.length < len(b.buffer.bytes):
 			continue
 		}
-		next := 2 * b.length
-		if length >= 0 { // one byte past the end is where EOF is found
-			next = max(min(next, int(length)+1), b.length+1)
-		}
-		if err := b.grow(next); err != nil {
+		if err := b.grow(grown(b.length, length)); err != nil {
 			return err
 		}
 	}
