@@ -16,7 +16,7 @@ func TestClockJumps(t *testing.T) {
 	m := newMemory(1<<20, time.Minute)
 	id := uuid.NewSHA1(uuid.Nil, []byte("one"))
 	s := m.shard(id)
-	m.remember(s, id, place{offset: 7})
+	m.remember(s, id, place{offset: 7}, m.now())
 	for _, jump := range []time.Duration{time.Hour, -2 * time.Hour} {
 		m.begun = clocktest.Shift(m.begun, jump)
 		p, ok := m.find(s, id)

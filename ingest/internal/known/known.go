@@ -22,9 +22,9 @@ import (
 
 // Config bounds what is remembered.
 type Config struct {
-	// Bytes is the memory for acknowledged keys, taken at the start; a key takes
-	// 49 bytes. Zero remembers nothing, and repeats are written. Default 64 MiB:
-	// 1.3 million keys.
+	// Bytes is the memory for acknowledged keys, taken at the start, beside what
+	// gc.limit_bytes bounds; a key takes 51 bytes. Zero remembers nothing, and repeats
+	// are written. Default 64 MiB: 1.3 million keys.
 	Bytes int64
 	// Age is how long a key is remembered at most, in whole seconds. It bounds
 	// for how long a repeat is not written although the log has lost the record
@@ -151,6 +151,9 @@ func (k *Known) Send(ctx context.Context, ds []*delivery.Delivery) (settled bool
 // sort settles the repeats among ds and takes apart those that are sent now,
 // with their keys noted as on the way in call, and those that wait for another.
 func (k *Known) sort(ds []*delivery.Delivery, mine *call) (ours []*delivery.Delivery, others []waiting) {
+	if len(ds) > 1 {
+		k.memory.warm(ds)
+	}
 	whole := true // ours is ds itself so far
 	for i, d := range ds {
 		send, other := k.first(d, mine)
@@ -244,13 +247,17 @@ func (k *Known) pass(ctx context.Context, ds []*delivery.Delivery) (settled bool
 // is asked, so that whoever forgets the old topic does so after this, or has made
 // it known before.
 func (k *Known) land(ds []*delivery.Delivery, mine *call, of uuid.UUID, sent bool) {
+	now := k.memory.now()
+	if len(ds) > 1 {
+		k.memory.warm(ds) // others have been here since
+	}
 	for _, d := range ds {
 		s := k.memory.shard(d.ID)
 		s.mu.Lock()
 		if s.flying[d.ID] == mine {
 			delete(s.flying, d.ID)
 			if sent && d.Err == nil && d.Status != delivery.Spooled && !d.Conflict && k.topic() == of {
-				k.memory.remember(s, d.ID, place{hash: d.Hash, partition: d.Record.Partition, offset: d.Record.Offset})
+				k.memory.remember(s, d.ID, place{hash: d.Hash, partition: d.Record.Partition, offset: d.Record.Offset}, now)
 			}
 		}
 		s.mu.Unlock()

@@ -2,12 +2,15 @@ package known
 
 import (
 	"encoding/binary"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
 	"github.com/google/uuid"
 
+	"sluice/ingest/internal/delivery"
 	"sluice/schemas/event"
 )
 
@@ -18,8 +21,8 @@ type place struct {
 	partition int32
 }
 
-// entry is one remembered key: 48 bytes and no pointer, so that the collector
-// never looks into the memory.
+// entry is one remembered key: 48 bytes and no pointer, so that the collector has
+// nothing to look for in the memory.
 type entry struct {
 	id    uuid.UUID // the zero id: nothing here
 	place place
@@ -34,13 +37,37 @@ const ways = 8
 // is seen to be none of them by the tags: one line of the processor's cache instead
 // of six.
 type row struct {
-	tags    [ways]uint16 // of each entry
-	next    uint32       // the entry to overwrite
+	tags    [ways / perWord]atomic.Uint64 // of each entry; stored with the shard locked, loaded by everyone
+	next    uint32                        // the entry to overwrite
 	entries [ways]entry
 }
 
+const (
+	tagBits = 16
+	perWord = 64 / tagBits
+)
+
 // tag is a part of the id that does not say where it falls.
 func tag(id uuid.UUID) uint16 { return binary.LittleEndian.Uint16(id[0:2]) }
+
+func (r *row) setTag(i int, t uint16) {
+	word, by := &r.tags[i/perWord], i%perWord*tagBits
+	word.Store(word.Load()&^(0xffff<<by) | uint64(t)<<by)
+}
+
+// at returns where id is among the entries, however old; -1 when it is not.
+func (r *row) at(id uuid.UUID) int {
+	want := tag(id)
+	for w := range r.tags {
+		tags := r.tags[w].Load()
+		for i := w * perWord; i < (w+1)*perWord; i, tags = i+1, tags>>tagBits {
+			if uint16(tags) == want && r.entries[i].id == id {
+				return i
+			}
+		}
+	}
+	return -1
+}
 
 const rowBytes = int64(unsafe.Sizeof(row{}))
 
@@ -65,9 +92,13 @@ type memory struct {
 
 func newMemory(bytes int64, age time.Duration) *memory {
 	m := &memory{age: age, begun: time.Now()}
-	rows := max(1, bytes/rowBytes/shards)
+	rows := max(1, int(bytes/rowBytes/shards))
+	all, free := newRows(rows * shards)
+	if free != nil {
+		runtime.AddCleanup(m, func(free func()) { free() }, free)
+	}
 	for i := range m.shards {
-		m.shards[i].rows = make([]row, rows)
+		m.shards[i].rows = all[i*rows : (i+1)*rows : (i+1)*rows]
 		m.shards[i].flying = map[uuid.UUID]*call{}
 	}
 	return m
@@ -83,40 +114,46 @@ func (s *shard) row(id uuid.UUID) *row {
 	return &s.rows[uint64(binary.LittleEndian.Uint32(id[10:14]))*uint64(len(s.rows))>>32]
 }
 
+// warm has the processor fetch what the search for each of ds will look at first.
+// The searches themselves each take a lock, behind which nothing is fetched ahead;
+// here many lines come at a time.
+func (m *memory) warm(ds []*delivery.Delivery) {
+	for _, d := range ds {
+		m.shard(d.ID).row(d.ID).tags[0].Load()
+	}
+}
+
 // find returns where the log holds id, if that is known. The shard is locked.
 func (m *memory) find(s *shard, id uuid.UUID) (place, bool) {
 	r := s.row(id)
-	for i, t := range r.tags {
-		if t != tag(id) {
-			continue
-		}
-		if e := &r.entries[i]; e.id == id {
-			return e.place, m.now()-e.since <= uint32(m.age/time.Second)
-		}
+	i := r.at(id)
+	if i < 0 {
+		return place{}, false
 	}
-	return place{}, false
+	e := &r.entries[i]
+	return e.place, !m.old(e, m.now())
+}
+
+// old tells whether e is too old to be known. It may be a moment younger than now.
+func (m *memory) old(e *entry, now uint32) bool {
+	return int32(now-e.since) > int32(m.age/time.Second)
 }
 
 // remember notes where the log holds id. What is known of it already and not too
 // old stands: the first payload is what others are compared with. The shard is
 // locked.
-func (m *memory) remember(s *shard, id uuid.UUID, p place) {
-	if _, ok := m.find(s, id); ok {
-		return
-	}
+func (m *memory) remember(s *shard, id uuid.UUID, p place, now uint32) {
 	r := s.row(id)
-	at := -1
-	for i, t := range r.tags { // one too old is renewed where it stands
-		if t == tag(id) && r.entries[i].id == id {
-			at = i
-		}
-	}
-	if at < 0 {
+	at := r.at(id)
+	switch {
+	case at < 0:
 		at = int(r.next % ways)
 		r.next++
+	case !m.old(&r.entries[at], now):
+		return
 	}
-	r.tags[at] = tag(id)
-	r.entries[at] = entry{id: id, place: p, since: m.now()}
+	r.setTag(at, tag(id))
+	r.entries[at] = entry{id: id, place: p, since: now}
 }
 
 // forget forgets everything that was acknowledged.
@@ -124,7 +161,14 @@ func (m *memory) forget() {
 	for i := range m.shards {
 		s := &m.shards[i]
 		s.mu.Lock()
-		clear(s.rows)
+		for j := range s.rows {
+			r := &s.rows[j]
+			for w := range r.tags {
+				r.tags[w].Store(0)
+			}
+			r.next = 0
+			clear(r.entries[:])
+		}
 		s.mu.Unlock()
 	}
 }
