@@ -1,6 +1,7 @@
 package produce
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -21,40 +22,43 @@ type flight struct {
 	left  int
 	state []error // of each record: pending, nil when acknowledged, or why not
 
-	one func(*kgo.Record, error) // the promise of record 0
+	promises []func(*kgo.Record, error) // of each record, and of more in earlier flights
 }
 
 // pending is the state of a record that is not settled.
 var pending = delivery.ErrNoAck
 
+// mostKept is how many records a flight may have had to be kept for others.
+const mostKept = 4096
+
 func (p *Producer) flight(n int, bytes int64) *flight {
-	f, ok := (*flight)(nil), false
+	kept := &p.flights
 	if n == 1 {
-		f, ok = p.flights.Get().(*flight)
+		kept = &p.singles
 	}
+	f, ok := kept.Get().(*flight)
 	if !ok {
-		f = &flight{producer: p, done: make(chan struct{}, 1), timer: time.NewTimer(time.Hour), state: make([]error, n)}
-		f.one = func(_ *kgo.Record, err error) { f.settle(0, err) }
+		f = &flight{producer: p, done: make(chan struct{}, 1), timer: time.NewTimer(time.Hour)}
 	}
 	f.bytes, f.left = bytes, n
+	f.state = slices.Grow(f.state[:0], n)[:n]
 	for i := range f.state {
 		f.state[i] = pending
+	}
+	for i := len(f.promises); i < n; i++ {
+		f.promises = append(f.promises, func(_ *kgo.Record, err error) { f.settle(i, err) })
 	}
 	return f
 }
 
-// recycle keeps a flight whose records are all settled, when it is for one.
+// recycle keeps a flight whose records are all settled.
 func (p *Producer) recycle(f *flight) {
-	if len(f.state) == 1 {
+	switch n := len(f.state); {
+	case n == 1:
+		p.singles.Put(f)
+	case n <= mostKept:
 		p.flights.Put(f)
 	}
-}
-
-func (f *flight) promise(i int) func(*kgo.Record, error) {
-	if i == 0 {
-		return f.one
-	}
-	return func(_ *kgo.Record, err error) { f.settle(i, err) }
 }
 
 // settle is called by the client once for each record, one call at a time, and

@@ -34,7 +34,8 @@ type Producer struct {
 	topicID atomic.Pointer[[16]byte] // as last asked for
 	stopped atomic.Bool
 
-	flights sync.Pool // *flight for one record
+	singles sync.Pool // *flight of one record
+	flights sync.Pool // *flight of more
 }
 
 // New returns a producer whose client has the options given, besides its own.
@@ -91,7 +92,7 @@ func (p *Producer) send(ctx context.Context, ds []*delivery.Delivery, wait time.
 	// Cancelling a record's context fails others of its partition, too.
 	detached := context.WithoutCancel(ctx)
 	for i, d := range ds {
-		p.client.Produce(detached, &d.Record, f.promise(i))
+		p.client.Produce(detached, &d.Record, f.promises[i])
 	}
 	f.timer.Reset(wait)
 	select {
@@ -122,7 +123,7 @@ func (p *Producer) Deliver(records []*kgo.Record) []error {
 	p.held.Add(size)
 	f := p.flight(len(records), size)
 	for i, r := range records {
-		p.client.Produce(context.Background(), r, f.promise(i))
+		p.client.Produce(context.Background(), r, f.promises[i])
 	}
 	<-f.done
 	defer p.recycle(f)
