@@ -67,8 +67,10 @@ func tooSoon(r *http.Request) bool {
 }
 
 const (
-	// drainBytes is how much of a refused body is read at a time.
-	drainBytes = 64 << 10
+	// drainBytes is how much of a refused body is read at a time. It is held while
+	// the body comes, beyond the budget, so it is as much as net/http itself holds of
+	// a connection; and what is read and not looked at stays in the processor's cache.
+	drainBytes = 8 << 10
 	// drainMost is the largest body that is read to keep the connection, as
 	// net/http has it; before a larger one it is closed.
 	drainMost = 256 << 10
@@ -76,21 +78,25 @@ const (
 
 // refuse answers before what is left of the body is read, which net/http does
 // first by itself: a client that is slow to send, or has much to send, is told at
-// once.
-func (a *API) refuse(w http.ResponseWriter, r *http.Request, err *problem.Error) {
+// once. begun is when the header had been read.
+func (a *API) refuse(w http.ResponseWriter, r *http.Request, err *problem.Error, begun time.Time) {
+	told := a.metrics.told.atOnce
 	if wait := a.cfg.Limiter.Turn(r.ContentLength); wait > 0 && tooSoon(r) {
+		told = a.metrics.told.inTurn
 		time.Sleep(wait)
 	}
 	c := http.NewResponseController(w)
 	sends := r.ProtoMajor == 1 && r.ContentLength > 0 && r.ContentLength <= drainMost && r.Header["Expect"] == nil
 	if !sends || c.EnableFullDuplex() != nil {
 		a.give(w, err)
+		told.Observe(time.Since(begun).Seconds())
 		return
 	}
 	a.give(w, err)
 	if c.Flush() != nil {
 		return // the client has left
 	}
+	told.Observe(time.Since(begun).Seconds())
 	// Not left to net/http, which begins to wait for the next request while it
 	// still reads this one's body, and gives up the connection for it
 	// (golang/go#68560).

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"sluice/ingest/internal/decode"
@@ -17,6 +18,11 @@ func writeJSON(w http.ResponseWriter, status int, body []byte) {
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // the client has left; the server notes it
 }
+
+// keepsAnswer tells whether the memory of r's answer is free once it is written. On
+// HTTP/2 a stream that its client resets ends the writing while a frame of it may
+// still be on its way out.
+func keepsAnswer(r *http.Request) bool { return r.ProtoMajor == 1 }
 
 var jsonType = []string{decode.TypeJSON}
 
@@ -55,22 +61,24 @@ func (r *result) count(m *metrics) {
 }
 
 // write answers with the counts and the items, without the accepted ones when
-// minimal.
-func (r *result) write(w http.ResponseWriter, minimal bool) {
+// minimal. The answer is made in dst and returned.
+func (r *result) write(w http.ResponseWriter, minimal bool, dst []byte) []byte {
 	status := r.status()
 	if status == http.StatusServiceUnavailable {
 		retryLater(w.Header(), r.failedBy)
 	}
-	writeJSON(w, status, r.appendJSON(minimal))
+	dst = r.appendJSON(dst, minimal)
+	writeJSON(w, status, dst)
+	return dst
 }
 
-func (r *result) appendJSON(minimal bool) []byte {
+func (r *result) appendJSON(dst []byte, minimal bool) []byte {
 	const acceptedBytes, otherBytes = 84, 200 // of an item, about
 	size := 128 + otherBytes*(r.rejected+r.failed)
 	if !minimal {
 		size += acceptedBytes * r.accepted
 	}
-	dst := make([]byte, 0, size)
+	dst = slices.Grow(dst, size)
 	dst = append(dst, `{"accepted":`...)
 	dst = strconv.AppendInt(dst, int64(r.accepted), 10)
 	dst = append(dst, `,"deduplicated":`...)

@@ -45,6 +45,7 @@ type API struct {
 	singles  sync.Pool // *single
 	decoders sync.Pool // *event.Decoder
 	memory   memory
+	gate     gate
 	ids      *requestIDs
 
 	// Refusals are made once, and known by their address.
@@ -67,6 +68,7 @@ func New(cfg Config, parts Parts, logger *slog.Logger, reg *prometheus.Registry)
 		metrics: newMetrics(reg, budget),
 		budget:  budget,
 		reader:  decode.NewReader(budget),
+		gate:    newGate(),
 		ids:     newRequestIDs(),
 
 		memoryFull: problem.New(problem.Overloaded, "the requests in flight fill the memory set aside for them; send it again later"),
@@ -138,7 +140,7 @@ func (a *API) route(name string, h handler) gin.HandlerFunc {
 		switch err := h(c.Writer, c.Request); err {
 		case nil:
 		case a.memoryFull, a.tooBusy:
-			a.refuse(c.Writer, c.Request, err)
+			a.refuse(c.Writer, c.Request, err, begin)
 		default:
 			a.give(c.Writer, err)
 		}

@@ -34,10 +34,23 @@ type slab struct {
 	headers    [slabRecords * maxHeaders]kgo.RecordHeader
 }
 
-// memory keeps what the records of a batch were made of for the next.
+// lists are of the items of a batch, and its answer.
+type lists struct {
+	items  []item
+	valid  []*delivery.Delivery
+	answer []byte
+}
+
+const (
+	mostKept        = 4096      // items that lists may have had to be kept
+	mostAnswerBytes = 512 << 10 // and their answer
+)
+
+// memory keeps what a batch was made of for the next.
 type memory struct {
 	slabs sync.Pool // *slab
 	texts sync.Pool // *[textBytes]byte
+	lists sync.Pool // *lists
 }
 
 func (m *memory) slab() *slab {
@@ -47,6 +60,13 @@ func (m *memory) slab() *slab {
 	return new(slab)
 }
 
+func (m *memory) list() *lists {
+	if l, ok := m.lists.Get().(*lists); ok {
+		return l
+	}
+	return new(lists)
+}
+
 func (m *memory) text() []byte {
 	if t, ok := m.texts.Get().(*[textBytes]byte); ok {
 		return t[:0]
@@ -54,20 +74,22 @@ func (m *memory) text() []byte {
 	return make([]byte, 0, textBytes)
 }
 
-// batch is one batch on its way from the body to the answer.
+// batch is one batch on its way from the body to the answer: its items, and of those
+// that are valid, in their order, the deliveries.
 type batch struct {
 	cfg    Config
 	budget *decode.Budget
 	taken  int64 // of the budget
 	full   bool  // the budget was used up
+	gate   gate
+	seen   int // items
 	visit  *guard.Visit
 	reader reader
 	form   form
 	stamp  stamp
 	now    time.Time
 
-	items []item
-	valid []*delivery.Delivery // of the items that are valid, in their order
+	*lists
 
 	memory *memory
 	slabs  []*slab
@@ -112,7 +134,7 @@ func (a *API) postBatch(w http.ResponseWriter, r *http.Request) *problem.Error {
 	begun, received := time.Now(), a.parts.Now()
 	a.bodyRead(w, r)
 
-	b := &batch{cfg: a.cfg, budget: a.budget, memory: &a.memory, stamp: a.newStamp(r.Header, received), now: received, visit: &visit}
+	b := &batch{cfg: a.cfg, budget: a.budget, gate: a.gate, memory: &a.memory, lists: a.memory.list(), stamp: a.newStamp(r.Header, received), now: received, visit: &visit}
 	defer func() { b.budget.Give(b.taken) }()
 	if perr := a.split(b, media, body.Bytes()); perr != nil {
 		return perr
@@ -131,12 +153,18 @@ func (a *API) postBatch(w http.ResponseWriter, r *http.Request) *problem.Error {
 	result := b.result()
 	result.count(a.metrics)
 	a.applied(w.Header(), prefer, true)
-	result.write(w, prefer.minimal)
+	if !keepsAnswer(r) {
+		result.write(w, prefer.minimal, nil)
+		return nil
+	}
+	b.answer = result.write(w, prefer.minimal, b.answer[:0])
 	return nil
 }
 
 // split takes the body apart and decodes every item.
 func (a *API) split(b *batch, media string, body []byte) *problem.Error {
+	a.gate.enter()
+	defer a.gate.leave()
 	b.reader.events = a.decoder()
 	defer a.decoders.Put(b.reader.events)
 	if media == cloudevents.TypeBatch {
@@ -168,6 +196,9 @@ func (b *batch) add(text []byte) bool {
 	if b.full || !b.take(itemOverheadBytes) {
 		b.full = true
 		return true
+	}
+	if b.seen++; b.seen%gateItems == 0 {
+		b.gate.again()
 	}
 	if int64(len(text)) > b.cfg.EventBytes {
 		b.reject(event.Fault{
@@ -235,8 +266,8 @@ func (b *batch) room(n int) bool {
 	return true
 }
 
-// release keeps the records' memory for other batches. Nothing may refer to the
-// records any more.
+// release keeps the batch's memory for others. Nothing may refer to its records and
+// its answer any more.
 func (b *batch) release() {
 	for _, s := range b.slabs {
 		b.memory.slabs.Put(s)
@@ -246,7 +277,17 @@ func (b *batch) release() {
 			b.memory.texts.Put((*[textBytes]byte)(t[:textBytes]))
 		}
 	}
-	b.valid, b.slabs, b.texts, b.text = nil, nil, nil, nil
+	b.slabs, b.texts, b.text = nil, nil, nil
+	if l := b.lists; cap(l.items) <= mostKept {
+		clear(l.items)
+		clear(l.valid)
+		if cap(l.answer) > mostAnswerBytes {
+			l.answer = nil
+		}
+		l.items, l.valid = l.items[:0], l.valid[:0]
+		b.memory.lists.Put(l)
+	}
+	b.lists = nil
 }
 
 func (b *batch) take(n int64) bool {

@@ -14,7 +14,7 @@ import (
 // outside the memory budget: 100,000 items of a few bytes, each with several
 // faults, held many times the bytes that they were let in with.
 func TestFaultsAreCharged(t *testing.T) {
-	b := &batch{budget: decode.NewBudget(10_000)}
+	b := &batch{budget: decode.NewBudget(10_000), lists: new(lists)}
 	fault := event.Fault{Pointer: "/" + strings.Repeat("p", 499), Detail: strings.Repeat("d", 300), Allowed: strings.Repeat("a", 200)}
 	for !b.full {
 		b.reject(fault)

@@ -30,6 +30,7 @@ type metrics struct {
 	panics   prometheus.Counter
 
 	memoryFull prometheus.Counter
+	told       struct{ atOnce, inTurn prometheus.Observer }
 }
 
 func newMetrics(reg *prometheus.Registry, budget *decode.Budget) *metrics {
@@ -68,6 +69,12 @@ func newMetrics(reg *prometheus.Registry, budget *decode.Budget) *metrics {
 			Help: "Posts refused because the requests in flight held nine tenths of the memory set aside for them.",
 		}),
 	}
+	told := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "sluice_ingest_admission_refusal_seconds",
+		Help:    "Time from a refused post's header to the writing of its answer: of those told at once, and of those that waited for their turn.",
+		Buckets: []float64{0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5},
+	}, []string{"told"})
+	m.told.atOnce, m.told.inTurn = told.WithLabelValues("at_once"), told.WithLabelValues("in_turn")
 	statuses := map[int]bool{200: true, 202: true, 207: true}
 	for _, k := range problem.Table() {
 		statuses[k.Status] = true
@@ -86,7 +93,7 @@ func newMetrics(reg *prometheus.Registry, budget *decode.Budget) *metrics {
 	for _, k := range event.FaultKinds() {
 		m.faults[k] = faults.WithLabelValues(string(k))
 	}
-	reg.MustRegister(requests, duration, events, faults, problems, m.panics, m.memoryFull,
+	reg.MustRegister(requests, duration, events, faults, problems, m.panics, m.memoryFull, told,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "sluice_ingest_in_flight_bytes",
 			Help: "Bytes held by the requests in flight.",
