@@ -45,7 +45,7 @@ type offered struct {
 	goodput                float64 // accepted requests a second
 	refused, other, unsent float64 // shares
 	p95, p99, refP95, late time.Duration
-	polite                 time.Duration // P95 of the refusals of those that ask seldom
+	polite, witness, edge  time.Duration // P95 of first refusals: as the load's own process sees them, as one beside it does, and from header to answer in the edge
 	loadCores, edgeCores   float64       // what the load and the edge took of the machine
 }
 
@@ -77,6 +77,7 @@ func admission(ctx context.Context, b *bench) (t *table, err error) {
 		column{"form", "form", "%s"}, column{"factor", "times capacity", "%.1f"}, column{"asked", "asked/s", "%.0f"}, column{"sent", "sent/s", "%.0f"},
 		column{"goodput", "accepted/s", "%.0f"}, column{"of_peak", "of the peak", "%.2f"}, column{"refused", "refused", "%.2f"}, column{"unanswered", "no answer", "%.2f"},
 		column{"p95_ms", "P95 ms", "%.1f"}, column{"p99_ms", "P99 ms", "%.1f"}, column{"refused_p95_ms", "refusal P95 ms", "%.1f"}, column{"first_refusal_p95_ms", "first refusal P95 ms", "%.1f"},
+		column{"first_refusal_witness_p95_ms", "seen by a process of its own", "%.1f"}, column{"first_refusal_edge_p95_ms", "in the edge, at most", "%.2f"},
 		column{"late_p95_ms", "sent late P95 ms", "%.1f"}, column{"load_cores", "cores: load", "%.2f"}, column{"edge_cores", "edge", "%.2f"}, column{"rss_mib", "edge MiB", "%d"},
 	)
 	var plots []string
@@ -104,10 +105,19 @@ func admission(ctx context.Context, b *bench) (t *table, err error) {
 				return o, err
 			}
 			own, began := ownCPU(), time.Now()
-			beside := make(chan []answered, 1)
+			told, err := s.refusals(form)
+			if err != nil {
+				return o, err
+			}
+			beside, apart := make(chan []answered, 1), make(chan witnessed, 1)
 			go func() { beside <- l.askSeldom(ctx, lasting) }()
+			go func() { apart <- s.witness(ctx, l, lasting) }()
 			all, unsent, err := l.run(ctx, rate, lasting)
-			polite := <-beside
+			polite, seen := <-beside, <-apart
+			if err := errors.Join(err, seen.err); err != nil {
+				return o, err
+			}
+			toldNow, err := s.refusals(form)
 			if err != nil {
 				return o, err
 			}
@@ -118,7 +128,7 @@ func admission(ctx context.Context, b *bench) (t *table, err error) {
 				return o, err
 			}
 			o = sum(all, unsent, lasting)
-			o.polite = sum(polite, 0, lasting).refP95
+			o.polite, o.witness, o.edge = sum(polite, 0, lasting).refP95, seen.p95, bound95(told, toldNow)
 			o.loadCores, o.edgeCores = (ownCPU()-own).Seconds()/took, (now-theirs).Seconds()/took
 			return o, nil
 		}
@@ -161,7 +171,7 @@ func admission(ctx context.Context, b *bench) (t *table, err error) {
 		peak := slices.MaxFunc(all, func(a, b offered) int { return int(a.goodput - b.goodput) }).goodput
 		ms := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 		for i, o := range all {
-			t.add(form.name, o.factor, o.asked, o.sent, o.goodput, o.goodput/peak, o.refused, o.other, ms(o.p95), ms(o.p99), ms(o.refP95), ms(o.polite), ms(o.late), o.loadCores, o.edgeCores, memory[i])
+			t.add(form.name, o.factor, o.asked, o.sent, o.goodput, o.goodput/peak, o.refused, o.other, ms(o.p95), ms(o.p99), ms(o.refP95), ms(o.polite), ms(o.witness), ms(o.edge), ms(o.late), o.loadCores, o.edgeCores, memory[i])
 		}
 		t.note("%s: capacity is what %d clients get through in a closed loop, %.0f a second.", form.name, form.clients, capacity)
 		plots = append(plots, admissionPlot(form.name, all, capacity, float64(k)*plotHeight))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -83,8 +84,13 @@ func (m *member) status(ctx context.Context) (s status, err error) {
 }
 
 func (m *member) metrics(ctx context.Context) (map[string]*dto.MetricFamily, error) {
+	return metrics(ctx, m.admin)
+}
+
+// metrics are what the program of that admin address says of itself.
+func metrics(ctx context.Context, admin string) (map[string]*dto.MetricFamily, error) {
 	var text bytes.Buffer
-	if err := get(ctx, "http://"+m.admin+"/metrics", &text); err != nil {
+	if err := get(ctx, "http://"+admin+"/metrics", &text); err != nil {
 		return nil, err
 	}
 	parser := expfmt.NewTextParser(model.UTF8Validation)
@@ -148,7 +154,8 @@ func (s *stack) reading() (r reading, err error) {
 }
 
 // profile records where the program of that admin address spends its time, for so
-// long from now on, if profiles are wanted. The channel tells when it is done.
+// long from now on, and what its heap holds then, if profiles are wanted. The channel
+// tells when it is done.
 func (b *bench) profile(ctx context.Context, admin, name string, lasting time.Duration) <-chan error {
 	done := make(chan error, 1)
 	if b.cfg.profile == "" {
@@ -160,12 +167,15 @@ func (b *bench) profile(ctx context.Context, admin, name string, lasting time.Du
 			if err := os.MkdirAll(b.cfg.profile, 0o755); err != nil {
 				return err
 			}
-			file, err := os.Create(filepath.Join(b.cfg.profile, name+".pprof"))
-			if err != nil {
-				return err
+			record := func(name, of string) error {
+				file, err := os.Create(filepath.Join(b.cfg.profile, name+".pprof"))
+				if err != nil {
+					return err
+				}
+				defer file.Close()
+				return get(ctx, "http://"+admin+"/debug/pprof/"+of, io.Writer(file))
 			}
-			defer file.Close()
-			return get(ctx, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", admin, max(1, int(lasting.Seconds()))), io.Writer(file))
+			return errors.Join(record(name, fmt.Sprintf("profile?seconds=%d", max(1, int(lasting.Seconds())))), record(name+"-heap", "heap"))
 		}()
 	}()
 	return done

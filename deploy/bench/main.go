@@ -23,6 +23,13 @@ import (
 )
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == witnessName {
+		if err := witness(os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	cfg, err := parse(os.Args[1:], os.Getenv)
 	if errors.Is(err, pflag.ErrHelp) {
 		return
@@ -57,6 +64,7 @@ type config struct {
 	kills                      int
 	factors                    []float64 // of the experiment admission
 	forms                      []string
+	edgeEnv                    []string // of the edge
 	split                      bool
 	nice                       int
 }
@@ -93,7 +101,7 @@ func parse(args []string, getenv func(string) string) (config, error) {
 	f.Float64Var(&c.scale, "scale", 1, "times every duration and number of records: 0.05 is a quick look and measures nothing")
 	f.BoolVar(&c.json, "json", false, "print one line of JSON an experiment on standard output, the tables on standard error")
 	f.StringVar(&c.plot, "plot", "", "admission: directory for the plot, admission.svg")
-	f.StringVar(&c.profile, "profile", "", "directory for CPU profiles: of the edge from posts and admission, of the consumer from experiments that have a busy one")
+	f.StringVar(&c.profile, "profile", "", "directory for CPU profiles: of the edge from posts and admission (of its heap, too), of the consumer from experiments that have a busy one")
 	f.StringVar(&c.root, "root", ".", "root of the working copy")
 	f.StringVar(&c.bin, "bin", "", "directory of the binaries (default ROOT/.local/bin)")
 	f.StringArrayVar(&c.env, "env", nil, "NAME=value for the consumers, to try a setting: SLUICE_BATCH_AGE=50ms")
@@ -104,6 +112,7 @@ func parse(args []string, getenv func(string) string) (config, error) {
 	f.IntVar(&c.kills, "kills", 5, "takeover: how often one is killed in each protocol")
 	f.Float64SliceVar(&c.factors, "factors", []float64{0.1, 0.2, 0.5, 0.8, 1, 1.5, 2, 3, 5, 10}, "admission: what is offered, in multiples of what a closed loop gets through")
 	f.StringSliceVar(&c.forms, "forms", []string{"posts", "batches", "bare"}, "admission: what is posted; bare is posts to a handler with nothing of ours")
+	f.StringArrayVar(&c.edgeEnv, "edge-env", nil, "NAME=value for the edge, to try a setting: SLUICE_ADMISSION_SLACK=10ms")
 	f.BoolVar(&c.split, "split", false, "admission: the load on the last processor alone, all else on the others")
 	f.IntVar(&c.nice, "nice", 0, "admission: niceness of the load")
 	if err := f.Parse(args); err != nil {
@@ -116,6 +125,10 @@ func parse(args []string, getenv func(string) string) (config, error) {
 		case "env":
 			for _, kv := range c.env {
 				c.given += " --env " + kv
+			}
+		case "edge-env":
+			for _, kv := range c.edgeEnv {
+				c.given += " --edge-env " + kv
 			}
 		default:
 			c.given += " --" + g.Name + " " + strings.Trim(g.Value.String(), "[]")

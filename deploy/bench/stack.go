@@ -45,6 +45,7 @@ type stack struct {
 	dsn       string
 	edge      string // its URL
 	edgeAdmin string // its address
+	witnessed int    // requests that witnesses may have sent
 	client    *kgo.Client
 	conn      driver.Conn
 }
@@ -232,7 +233,7 @@ func (s *stack) ingest(env ...string) error {
 	admin := local(ports[1])
 	s.edgeAdmin = admin
 	s.edge = "http://" + local(ports[0])
-	if _, err = s.launch("ingest", nil, append(env,
+	if _, err = s.launch("ingest", nil, append(slices.Concat(s.cfg.edgeEnv, env),
 		"SLUICE_KAFKA_BROKERS="+s.kafka, "SLUICE_HTTP_ADDRESS="+local(ports[0]), "SLUICE_ADMIN_ADDRESS="+admin,
 		"SLUICE_SPOOL_DIR="+filepath.Join(s.dir, "spool"),
 	)); err != nil {
