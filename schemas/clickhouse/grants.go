@@ -55,11 +55,13 @@ func Grants(database string) []Grant {
 	add(RoleWriter, database, []string{"*"}, "SELECT")
 	add(RoleWriter, database, []string{EventLog, Journal, Operations, Completeness}, "INSERT")
 	add(RoleWriter, "system", []string{"*"}, "SELECT")
-	add(RoleWriter, "*", []string{"*"}, "KILL QUERY")
+	// Keys are handed over as the text of a table function, which ClickHouse counts as
+	// a temporary table.
+	add(RoleWriter, "*", []string{"*"}, "KILL QUERY", "CREATE TEMPORARY TABLE")
 	add(RoleOperator, database, []string{"*"}, "SELECT", "INSERT", "CREATE TABLE", "CREATE VIEW", "DROP TABLE", "DROP VIEW", "TRUNCATE",
 		"ALTER UPDATE", "ALTER DELETE", "ALTER COLUMN", "ALTER PROJECTION", "ALTER SETTINGS", "OPTIMIZE")
 	add(RoleOperator, "system", []string{"*"}, "SELECT")
-	add(RoleOperator, "*", []string{"*"}, "KILL QUERY", "CREATE DATABASE")
+	add(RoleOperator, "*", []string{"*"}, "KILL QUERY", "CREATE TEMPORARY TABLE", "CREATE DATABASE")
 	return out
 }
 
