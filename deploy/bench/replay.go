@@ -26,6 +26,7 @@ const (
 // ran is one run of a consumer's command.
 type ran struct {
 	took time.Duration
+	cpu  time.Duration
 	peak int // resident memory, in bytes
 	out  []byte
 }
@@ -54,36 +55,47 @@ func (s *stack) timed(args ...string) (r ran, err error) {
 	if used, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
 		r.peak = int(used.Maxrss) << 10
 	}
+	r.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 	return r, nil
 }
 
-// filled is a topic of so many records, every twentieth a repeat, how fast the live
-// consumer wrote it, and the most memory it had then.
-func (s *stack) filled(total int) (m *member, rate float64, most int, err error) {
+// written is how the live consumer wrote a topic.
+type written struct {
+	rate        float64       // records a second
+	most        int           // the most memory it had, in bytes
+	cpu, engine time.Duration // taken by it and by ClickHouse
+}
+
+// filled is a topic of so many records, every twentieth a repeat, and how the live
+// consumer wrote it.
+func (s *stack) filled(total int) (m *member, w written, err error) {
 	base, step := time.Now().Add(-6*time.Hour).Truncate(time.Second), 6*time.Hour/time.Duration(2*total)
 	if err := s.fill(total, func(n int) *kgo.Record {
 		which := original(n)
 		return s.sample.record(which, base.Add(time.Duration(which)*step), time.Time{}, s.partitions)
 	}); err != nil {
-		return nil, 0, 0, err
+		return nil, w, err
 	}
 	if m, err = s.consume(1); err != nil {
-		return nil, 0, 0, err
+		return nil, w, err
 	}
 	if err := s.balanced(); err != nil {
-		return nil, 0, 0, err
+		return nil, w, err
 	}
 	stop := m.peak()
 	defer stop()
 	before, err := s.reading()
 	if err != nil {
-		return nil, 0, 0, err
+		return nil, w, err
 	}
 	if err := s.drained(total, replayBound); err != nil {
-		return nil, 0, 0, err
+		return nil, w, err
 	}
 	after, err := s.reading()
-	return m, float64(after.journaled()-before.journaled()) / after.at.Sub(before.at).Seconds(), stop(), err
+	return m, written{
+		float64(after.journaled()-before.journaled()) / after.at.Sub(before.at).Seconds(), stop(),
+		after.cpu - before.cpu, after.engine - before.engine,
+	}, err
 }
 
 // diffed is the sum of a replay's answer.
@@ -114,6 +126,7 @@ func replay(ctx context.Context, b *bench) (*table, error) {
 	t := newTable(
 		column{"what", "", "%s"}, column{"records", "records", "%d"}, column{"took_seconds", "took", "%v"}, column{"records_per_second", "records/s", "%.0f"},
 		column{"live_ratio", "of the live rate", "%.2f"}, column{"peak_bytes", "the command's peak, MiB", "%d"}, column{"consumer_bytes", "the consumer's", "%d"},
+		column{"engine_cpu_seconds", "CPU of ClickHouse", "%v"}, column{"consumer_cpu_seconds", "of the consumer", "%v"}, column{"command_cpu_seconds", "of the command", "%v"},
 		column{"p99_seconds", "posted to queryable P99", "%v"}, column{"p99_ratio", "ratio", "%.2f"},
 	)
 	t.note("One consumer, %d partitions, every twentieth record a repeat. \"diff\" is replay --from earliest --dry-run with nothing missing; \"lost table\" is the same without --dry-run after TRUNCATE TABLE event_log. Times are the whole command's, its start included.", freshPartitions)
@@ -132,15 +145,19 @@ func (b *bench) replayed(ctx context.Context, t *table, size int, posts bool, mi
 		return err
 	}
 	b.say("replay: %d records", size)
-	m, live, most, err := s.filled(size)
+	m, live, err := s.filled(size)
 	if err != nil {
 		return err
 	}
-	t.add("live", size, time.Duration(float64(size)/live*float64(time.Second)), live, 1.0, nil, most/mib, nil, nil)
+	t.add("live", size, time.Duration(float64(size)/live.rate*float64(time.Second)), live.rate, 1.0, nil, live.most/mib, live.engine, live.cpu, nil, nil, nil)
 	diff := func(name string, missing bool, args ...string) error {
 		b.say("replay: %s", name)
 		stop := m.peak()
 		defer stop()
+		before, err := s.reading()
+		if err != nil {
+			return err
+		}
 		profiled := b.profile(s.ctx, m.admin, fmt.Sprintf("replay-%s-%d", name, size), 10*time.Second)
 		r, err := s.timed(append([]string{"replay", "--from", "earliest", "--json", "--findings", filepath.Join(s.dir, name)}, args...)...)
 		if err = errors.Join(err, <-profiled); err != nil {
@@ -153,8 +170,12 @@ func (b *bench) replayed(ctx context.Context, t *table, size int, posts bool, mi
 		if sum.Records != size || (sum.Missing > 0) != missing || sum.Written != sum.Missing && args == nil {
 			return fmt.Errorf("%s: %+v of %d records", name, sum, size)
 		}
+		after, err := s.reading()
+		if err != nil {
+			return err
+		}
 		rate := float64(size) / r.took.Seconds()
-		t.add(name, size, r.took, rate, rate/live, r.peak/mib, stop()/mib, nil, nil)
+		t.add(name, size, r.took, rate, rate/live.rate, r.peak/mib, stop()/mib, after.engine-before.engine, after.cpu-before.cpu, r.cpu, nil, nil)
 		return nil
 	}
 	if err := diff("diff", false, "--dry-run"); err != nil {
@@ -178,7 +199,7 @@ func (b *bench) postsBeside(s *stack, t *table) error {
 		return err
 	}
 	before := quantile(alone.queryable, 0.99)
-	t.add("posts alone", len(alone.queryable), lasting, float64(freshRate), nil, nil, nil, before, 1.0)
+	t.add("posts alone", len(alone.queryable), lasting, float64(freshRate), nil, nil, nil, nil, nil, nil, before, 1.0)
 	if err := s.empty(); err != nil {
 		return err
 	}
@@ -201,7 +222,7 @@ func (b *bench) postsBeside(s *stack, t *table) error {
 		return err
 	}
 	after := quantile(beside.queryable, 0.99)
-	t.add("posts beside it", len(beside.queryable), e.took, nil, nil, e.peak/(1<<20), nil, after, float64(after)/float64(before))
+	t.add("posts beside it", len(beside.queryable), e.took, nil, nil, e.peak/(1<<20), nil, nil, nil, e.cpu, after, float64(after)/float64(before))
 	t.note("Posts beside a replay: %d a second for %v; the replay ended %v after the posts began, they %v after.", freshRate, lasting, e.at.Sub(begun).Round(100*time.Millisecond), through.Sub(begun).Round(100*time.Millisecond))
 	return nil
 }
@@ -244,7 +265,7 @@ func verify(ctx context.Context, b *bench) (t *table, err error) {
 	}
 	total := b.cfg.count(verifyRecords)
 	b.say("verify: filling with %d records", total)
-	_, live, _, err := s.filled(total)
+	_, live, err := s.filled(total)
 	if err != nil {
 		return nil, err
 	}
@@ -258,7 +279,7 @@ func verify(ctx context.Context, b *bench) (t *table, err error) {
 		column{"live_ratio", "of the live rate", "%.2f"}, column{"peak_bytes", "peak (MiB)", "%d"},
 	)
 	rate := float64(total) / r.took.Seconds()
-	t.add(total, r.took, rate, rate/live, r.peak/(1<<20))
+	t.add(total, r.took, rate, rate/live.rate, r.peak/(1<<20))
 	t.note("%s", bytes.TrimSpace(r.out))
 	return t, nil
 }
