@@ -29,6 +29,9 @@ const (
 	// a load, a trickle of them is.
 	dueKeys    = 256
 	dueBatches = 4
+	// goneKeys is how many keys of a block ClickHouse may have lost before it is
+	// loaded anew. To ask for so many costs no more than that.
+	goneKeys = 4096
 	// widest is the most that one load spans: 64 blocks, eight years.
 	widest = 64 * blockMinutes
 )
@@ -49,6 +52,11 @@ func (d *demand) note(minute int32, batch uint64) {
 	}
 	w.minute = minute
 	d.blocks[block] = w
+}
+
+// wanted has the block of a minute loaded as if enough of its keys had been asked for.
+func (d *demand) wanted(minute int32, batch uint64) {
+	d.blocks[blockOf(minute)] = want{keys: dueKeys, batches: 1, batch: batch, minute: minute}
 }
 
 // most is the block wanted most, the newest of several.

@@ -75,8 +75,9 @@ type Index struct {
 	recent recent
 	batch  uint64
 	demand demand
-	flight *flight // the load under way, nil when there is none
-	said   int64   // what the budget was told
+	flight *flight       // the load under way, nil when there is none
+	gone   map[int32]int // by block, keys it holds of which ClickHouse has no row
+	said   int64         // what the budget was told
 	stats  Stats
 }
 
@@ -90,8 +91,9 @@ type Stats struct {
 	// Loads were begun, Failed of them failed, LoadedKeys were read by the
 	// others.
 	Loads, Failed, LoadedKeys int
-	// Evicted pages were dropped for lack of memory.
-	Evicted int
+	// Evicted pages were dropped for lack of memory. Stale is how often what was
+	// known of a time was dropped since rows were gone from the table.
+	Evicted, Stale int
 	// Free, Taken and Asked are the answers given.
 	Free, Taken, Asked int
 }
@@ -102,7 +104,7 @@ func New(cfg Config) *Index {
 	if cfg.Live <= 0 {
 		cfg.Live = 2 * time.Hour
 	}
-	x := &Index{cfg: cfg, seed: maphash.MakeSeed(), batch: 1}
+	x := &Index{cfg: cfg, seed: maphash.MakeSeed(), batch: 1, gone: map[int32]int{}}
 	x.demand.open(minuteOf(cfg.Now.Add(-cfg.Live)), minuteOf(cfg.Now))
 	cfg.Budget.live.Add(1)
 	x.fit()
@@ -152,6 +154,26 @@ func (x *Index) Add(occurredAt time.Time, id uuid.UUID, first dedup.First) {
 // Note remembers the row that ClickHouse answered for a key, so that the next
 // repeat of it need not be asked for.
 func (x *Index) Note(id uuid.UUID, first dedup.First) { x.recent.put(x.hash(id), id, first) }
+
+// Gone notes that ClickHouse has no row of a key of which it was asked. Where the
+// index holds the key all the same, rows were taken out of the table: once they are
+// many, what is known of their time is dropped, to be loaded as it is now, or every
+// key that comes again would be asked for.
+func (x *Index) Gone(occurredAt time.Time, id uuid.UUID) {
+	minute := minuteOf(occurredAt)
+	i := x.pages.find(minute)
+	if i < 0 || !x.pages.page[i].keys.has(fingerprintOf(x.hash(id), minute)) {
+		return
+	}
+	block := blockOf(minute)
+	if x.gone[block]++; x.gone[block] < goneKeys {
+		return
+	}
+	delete(x.gone, block)
+	x.stats.Stale++
+	x.pages.drop(block)
+	x.demand.wanted(minute, x.batch)
+}
 
 // Take is to be called between batches, and when there are none from time to
 // time: it takes in what has been loaded, keeps to the budget, and begins the

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -206,6 +207,57 @@ func TestRowsStoredDuringALoadAreMerged(t *testing.T) {
 	require.Equal(t, n, x.Stats().Keys)
 }
 
+// A lost table that is written again from the log was asked for every key, since the
+// index still held them all.
+func TestWhatIsGoneFromTheTableIsLoadedAnew(t *testing.T) {
+	s := newTable()
+	x := open(t, s, index.NewBudget(64<<20, 1))
+	loaded(t, x)
+	at := func(n uint64) time.Time { return noon.Add(-time.Duration(n) * time.Millisecond) }
+	old := key{noon.AddDate(-1, 0, 0), 1 << 40}
+	const n = 100_000 // more than the exactly known rows
+	s.store(old)
+	x.Add(old.at, idOf(old.n), firstOf(old.n))
+	for i := range uint64(n) {
+		k := key{at(i), i}
+		s.store(k)
+		x.Add(k.at, idOf(k.n), firstOf(k.n))
+	}
+	loaded(t, x)
+	reads := len(s.reads)
+
+	// A few rows that were deleted are asked for; so is a row that stands.
+	for i := range uint64(100) {
+		delete(s.keys, key{at(i), i})
+		x.Gone(at(i), idOf(i))
+	}
+	for i := uint64(n); i < 2*n; i++ { // never stored: nothing was taken
+		x.Gone(at(i), idOf(i))
+	}
+	loaded(t, x)
+	require.Equal(t, reads, len(s.reads))
+	require.Zero(t, x.Stats().Stale)
+
+	clear(s.keys)
+	s.store(old)
+	asked := 0
+	for i := range uint64(n) {
+		if answer(x, at(i), i) == index.Ask {
+			asked++
+			x.Gone(at(i), idOf(i))
+		}
+		if i%10_000 == 0 {
+			loaded(t, x)
+		}
+	}
+	require.Equal(t, 1, x.Stats().Stale)
+	require.Less(t, asked, 20_000, "once loaded, they are free")
+	require.Greater(t, asked, 4_000)
+	require.Less(t, len(s.reads), reads+3)
+	x.Add(old.at, idOf(1<<41), firstOf(1<<41))
+	require.NotEqual(t, index.Free, answer(x, old.at, old.n), "another time's stay known")
+}
+
 func TestAFailedLoadCompletesNothing(t *testing.T) {
 	s := newTable()
 	for n := range uint64(100) {
@@ -383,6 +435,21 @@ func TestAStoredKeyIsNeverFree(t *testing.T) {
 				for range 300 {
 					answer(x, at, 1<<50)
 				}
+			},
+			"rows are taken out": func(t *rapid.T) {
+				from := rapid.IntRange(0, len(stored)).Draw(t, "from")
+				to := rapid.IntRange(from, len(stored)).Draw(t, "to")
+				s.mu.Lock()
+				for _, k := range stored[from:to] {
+					delete(s.keys, k)
+				}
+				s.mu.Unlock()
+				for _, k := range stored[from:to] {
+					if _, a := x.Look(k.at, idOf(k.n)); a == index.Ask {
+						x.Gone(k.at, idOf(k.n))
+					}
+				}
+				stored = slices.Delete(stored, from, to)
 			},
 			"take": func(t *rapid.T) {
 				_ = x.Take(ctx) // a failed load is tested by what is answered

@@ -136,6 +136,16 @@ func (p *pages) add(i int, minute int32, fp fingerprint) {
 	}
 }
 
+// drop forgets the pages that lie in a block.
+func (p *pages) drop(block int32) {
+	first := p.after(block<<blockBits - 1)
+	end := first
+	for end < len(p.page) && blockOf(p.to[end]-1) == block {
+		end++
+	}
+	p.replace(first, end, nil)
+}
+
 // narrow cuts page i, which has no keys, to the block of a minute and returns
 // where it is then.
 func (p *pages) narrow(i int, minute int32) int {

@@ -41,6 +41,9 @@ func (o *Owner) decide(ctx context.Context, w *writing) ([]dedup.Decision, error
 		if r.Reason != "" || r.Home != o.cfg.Partition && !mutant.On("misplaced-decided-in-place") {
 			continue
 		}
+		if decided(r, known) {
+			continue
+		}
 		switch first, answer := o.index.Look(r.Event.OccurredAt, r.ID); answer {
 		case index.Taken:
 			taken[r.ID] = first
@@ -59,6 +62,11 @@ func (o *Owner) decide(ctx context.Context, w *writing) ([]dedup.Decision, error
 	for id, first := range stored {
 		taken[id] = first
 		o.index.Note(id, first)
+	}
+	for _, r := range ask {
+		if _, ok := stored[r.ID]; !ok {
+			o.index.Gone(r.Event.OccurredAt, r.ID)
+		}
 	}
 	if o.cfg.SkippedTo != nil {
 		known.Skipped = func(offset int64) bool {
@@ -82,6 +90,15 @@ func (o *Owner) holds(ctx context.Context, w *writing) (bool, error) {
 	}
 	gone, err := o.cfg.Gone(ctx)
 	return gone == w.gone, err
+}
+
+// decided tells that what became of a record stands, whatever is known of its key.
+func decided(r *batch.Record, known dedup.Known) bool {
+	if id, ok := known.Rows[r.Offset]; ok && id == r.ID && !mutant.On("duplicate-of-itself") {
+		return true
+	}
+	_, ok := known.Fates[r.Offset]
+	return ok
 }
 
 // sorted is a batch's records by what is to be done with them.
