@@ -158,21 +158,22 @@ func (x *Index) Note(id uuid.UUID, first dedup.First) { x.recent.put(x.hash(id),
 // Gone notes that ClickHouse has no row of a key of which it was asked. Where the
 // index holds the key all the same, rows were taken out of the table: once they are
 // many, what is known of their time is dropped, to be loaded as it is now, or every
-// key that comes again would be asked for.
-func (x *Index) Gone(occurredAt time.Time, id uuid.UUID) {
+// key that comes again would be asked for. It tells whether that was done.
+func (x *Index) Gone(occurredAt time.Time, id uuid.UUID) (dropped bool) {
 	minute := minuteOf(occurredAt)
 	i := x.pages.find(minute)
 	if i < 0 || !x.pages.page[i].keys.has(fingerprintOf(x.hash(id), minute)) {
-		return
+		return false
 	}
 	block := blockOf(minute)
 	if x.gone[block]++; x.gone[block] < goneKeys {
-		return
+		return false
 	}
 	delete(x.gone, block)
 	x.stats.Stale++
 	x.pages.drop(block)
 	x.demand.wanted(minute, x.batch)
+	return true
 }
 
 // Take is to be called between batches, and when there are none from time to

@@ -3,6 +3,7 @@ package partition
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -33,40 +34,17 @@ func (o *Owner) decide(ctx context.Context, w *writing) ([]dedup.Decision, error
 			return nil, err
 		}
 	}
-	taken := map[uuid.UUID]dedup.First{}
-	var ask []*batch.Record
-	asked := map[uuid.UUID]struct{}{}
+	open := make([]*batch.Record, 0, len(b.Records))
 	for i := range b.Records {
 		r := &b.Records[i]
-		if r.Reason != "" || r.Home != o.cfg.Partition && !mutant.On("misplaced-decided-in-place") {
+		if r.Reason != "" || r.Home != o.cfg.Partition && !mutant.On("misplaced-decided-in-place") || decided(r, known) {
 			continue
 		}
-		if decided(r, known) {
-			continue
-		}
-		switch first, answer := o.index.Look(r.Event.OccurredAt, r.ID); answer {
-		case index.Taken:
-			taken[r.ID] = first
-		case index.Ask:
-			if _, ok := asked[r.ID]; !ok {
-				asked[r.ID] = struct{}{}
-				ask = append(ask, r)
-			}
-		case index.Free:
-		}
+		open = append(open, r)
 	}
-	stored, err := o.store.FirstOf(ctx, ask)
+	taken, err := o.taken(ctx, open, known.Counted)
 	if err != nil {
 		return nil, err
-	}
-	for id, first := range stored {
-		taken[id] = first
-		o.index.Note(id, first)
-	}
-	for _, r := range ask {
-		if _, ok := stored[r.ID]; !ok {
-			o.index.Gone(r.Event.OccurredAt, r.ID)
-		}
 	}
 	if o.cfg.SkippedTo != nil {
 		known.Skipped = func(offset int64) bool {
@@ -90,6 +68,80 @@ func (o *Owner) holds(ctx context.Context, w *writing) (bool, error) {
 	}
 	gone, err := o.cfg.Gone(ctx)
 	return gone == w.gone, err
+}
+
+const (
+	// askFirst is how many keys of a range read again ClickHouse is asked for first,
+	// where many are to be asked for. If it has few of them, the index is loaded anew.
+	askFirst = 5_000
+	// loadWait is how long a range read again waits for that.
+	loadWait = 200 * time.Millisecond
+)
+
+// taken are the keys of records that have rows.
+func (o *Owner) taken(ctx context.Context, records []*batch.Record, again bool) (map[uuid.UUID]dedup.First, error) {
+	taken := map[uuid.UUID]dedup.First{}
+	ask := o.look(records, taken)
+	for len(ask) > 0 {
+		now := ask
+		if again && len(ask) > 2*askFirst {
+			now, again = ask[:askFirst], false
+		}
+		ask = ask[len(now):]
+		stored, err := o.store.FirstOf(ctx, now)
+		if err != nil {
+			return nil, err
+		}
+		for id, first := range stored {
+			taken[id] = first
+			o.index.Note(id, first)
+		}
+		stale := false
+		for _, r := range now {
+			if _, ok := stored[r.ID]; !ok {
+				stale = o.index.Gone(r.Event.OccurredAt, r.ID) || stale
+			}
+		}
+		if stale && len(ask) > 0 {
+			if err := o.reload(ctx); err != nil {
+				return nil, err
+			}
+			ask = o.look(ask, taken)
+		}
+	}
+	return taken, nil
+}
+
+// reload has the index loaded, and waits a little for it.
+func (o *Owner) reload(ctx context.Context) error {
+	if err := o.index.Take(ctx); err != nil {
+		o.logger.Warn("keys are asked of ClickHouse until they are loaded", "error", err)
+	}
+	bound, cancel := context.WithTimeout(ctx, loadWait)
+	defer cancel()
+	if err := o.index.Wait(bound); err != nil && bound.Err() == nil {
+		o.logger.Warn("keys are asked of ClickHouse until they are loaded", "error", err)
+	}
+	return ctx.Err()
+}
+
+// look asks the index, puts what it has into taken, and returns the records, one a
+// key, of which it can't tell.
+func (o *Owner) look(records []*batch.Record, taken map[uuid.UUID]dedup.First) (ask []*batch.Record) {
+	asked := map[uuid.UUID]struct{}{}
+	for _, r := range records {
+		switch first, answer := o.index.Look(r.Event.OccurredAt, r.ID); answer {
+		case index.Taken:
+			taken[r.ID] = first
+		case index.Ask:
+			if _, ok := asked[r.ID]; !ok {
+				asked[r.ID] = struct{}{}
+				ask = append(ask, r)
+			}
+		case index.Free:
+		}
+	}
+	return ask
 }
 
 // decided tells that what became of a record stands, whatever is known of its key.
