@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
+	"unicode/utf8"
 
 	"sluice/consumer/internal/verify"
 )
@@ -24,18 +26,8 @@ type findings struct {
 	first []verify.Finding
 	file  *os.File
 	out   *bufio.Writer
+	text  []byte
 	err   error // why there is no file
-}
-
-// line is a finding in the file. Origin's members are absent where a finding is
-// about no single record.
-type line struct {
-	Kind      string `json:"kind"`
-	TopicID   string `json:"topic_id,omitempty"`
-	Partition *int32 `json:"partition,omitempty"`
-	Offset    *int64 `json:"offset,omitempty"`
-	Key       string `json:"key,omitempty"`
-	What      string `json:"what"`
 }
 
 func (f *findings) add(x verify.Finding) {
@@ -61,15 +53,37 @@ func (f *findings) add(x verify.Finding) {
 }
 
 func (f *findings) write(x verify.Finding) {
-	l := line{Kind: x.Kind, Key: x.Key, What: x.What}
+	f.text = appendLine(f.text[:0], x)
+	if _, err := f.out.Write(f.text); err != nil {
+		f.err = errors.Join(f.err, err)
+	}
+}
+
+// appendLine appends a finding as one line of JSON: of no single record it has no
+// topic_id, partition and offset. There may be millions, so it is not json.Marshal.
+func appendLine(to []byte, x verify.Finding) []byte {
+	to = appendString(append(to, `{"kind":`...), x.Kind)
 	if o := x.Origin; o != (verify.Finding{}).Origin {
-		l.TopicID, l.Partition, l.Offset = o.TopicID.String(), &o.Partition, &o.Offset
+		to = append(append(to, `,"topic_id":"`...), o.TopicID.String()...)
+		to = strconv.AppendInt(append(to, `","partition":`...), int64(o.Partition), 10)
+		to = strconv.AppendInt(append(to, `,"offset":`...), o.Offset, 10)
 	}
-	text, err := json.Marshal(l)
-	if err == nil {
-		_, err = f.out.Write(append(text, '\n'))
+	if x.Key != "" {
+		to = appendString(append(to, `,"key":`...), x.Key)
 	}
-	f.err = errors.Join(f.err, err)
+	return append(appendString(append(to, `,"what":`...), x.What), "}\n"...)
+}
+
+// appendString appends s as json.Marshal has it.
+func appendString(to []byte, s string) []byte {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c < ' ', c >= utf8.RuneSelf, c == '"', c == '\\', c == '<', c == '>', c == '&', c == 0x7f:
+			text, _ := json.Marshal(s) // a string never fails
+			return append(to, text...)
+		}
+	}
+	return append(append(append(to, '"'), s...), '"')
 }
 
 // close says where the rest is. A file that could not be written changes nothing

@@ -16,7 +16,7 @@ const (
 	silence = 20 * time.Second
 	// askAtOnce is how many offsets an owner is asked for at a time while it has
 	// something to do: enough for large INSERTs.
-	askAtOnce = 50_000
+	askAtOnce = 40_000
 )
 
 // asking has the owners write what is missing of a replay's ranges, never past what

@@ -85,14 +85,14 @@ func (r *running) run(ctx context.Context) error {
 	r.bar = r.progress(offsets, "replay")
 	defer r.bar.Finish() //nolint:errcheck // a bar that can't be drawn is no fault
 	if r.how.dryRun {
-		return r.compare(ctx, 1, func(context.Context, int, []replay.Span, bool) error { return nil })
+		return r.compare(ctx, alone, func(context.Context, int, []replay.Span, bool) error { return nil })
 	}
 	r.asking = &asking{running: r, parent: ctx, found: make([]replay.Spans, len(r.ranges)), written: map[uuid.UUID]int{}}
 	if r.how.yes || !r.asks() {
-		return r.asking.end(r.compare(ctx, comparedAtOnce, r.asking.add))
+		return r.asking.end(r.compare(ctx, beside, r.asking.add))
 	}
 	missing := make([]replay.Spans, len(r.ranges))
-	if err := r.compare(ctx, 1, func(_ context.Context, i int, spans []replay.Span, _ bool) error {
+	if err := r.compare(ctx, alone, func(_ context.Context, i int, spans []replay.Span, _ bool) error {
 		for _, x := range spans {
 			missing[i].AddSpan(x)
 		}
@@ -172,13 +172,22 @@ func (t *tools) sayGone(ctx context.Context, ranges []planned) {
 	}
 }
 
-// comparedAtOnce is how many partitions are compared at a time where their owners are
-// asked meanwhile: as many owners have something to do.
-const comparedAtOnce = 4
+// pace is how a comparison goes about it.
+type pace struct {
+	partitions int   // are compared at a time
+	offsets    int64 // of each are asked for at a time
+}
 
-// compare compares the ranges, so many at a time. lacks is told what is missing of
+var (
+	// beside owners that are asked meanwhile: as many of them have something to do.
+	beside = pace{4, replay.ChunkBeside}
+	// alone, ClickHouse answers about one while records of the other are decoded.
+	alone = pace{2, replay.ChunkAlone}
+)
+
+// compare compares the ranges. lacks is told what is missing of
 // each chunk that was compared, and of the last of a range that it is the last.
-func (r *running) compare(ctx context.Context, atOnce int, lacks func(ctx context.Context, i int, missing []replay.Span, last bool) error) error {
+func (r *running) compare(ctx context.Context, how pace, lacks func(ctx context.Context, i int, missing []replay.Span, last bool) error) error {
 	told := findings{to: r.err, path: r.how.findings}
 	defer told.close()
 	settled, err := deadletter.Settled(ctx, r.store.Conn())
@@ -194,16 +203,12 @@ func (r *running) compare(ctx context.Context, atOnce int, lacks func(ctx contex
 		limit = rate.NewLimiter(rate.Limit(r.how.rate), 1<<30)
 		limit.AllowN(time.Now(), 1<<30)
 	}
-	read, chunk := r.kafka.OpenSmall, replay.ChunkBeside
-	if atOnce == 1 {
-		read, chunk = r.kafka.Open, replay.ChunkAlone
-	}
 	each, ctx := errgroup.WithContext(ctx)
-	each.SetLimit(atOnce)
+	each.SetLimit(how.partitions)
 	for i, x := range r.ranges {
 		each.Go(func() error {
 			c := replay.Comparison{
-				Open: read, Records: chunk, Conn: r.store.Conn(), Filter: r.how.filter,
+				Open: r.kafka.OpenSmall, Offsets: how.offsets, Conn: r.store.Conn(), Filter: r.how.filter,
 				Settled: func(o topic.Origin) bool { _, ok := settled[o]; return ok },
 				Taken:   gone.Fate,
 				Found: func(f replay.Found) {

@@ -79,23 +79,31 @@ func NewDecoder(partitions int32) *Decoder {
 // Decode decides whether raw can become a row, and where its key belongs.
 func (d *Decoder) Decode(raw Raw) Record {
 	r := Record{Raw: raw}
-	if len(raw.Value) == 0 {
+	d.Identify(&r)
+	if r.Reason == "" {
+		r.Hash = event.PayloadHash(r.Event.Payload)
+	}
+	return r
+}
+
+// Identify sets what [Decoder.Decode] does of a record that has nothing but its Raw,
+// except Hash: for who only needs that where there is one to compare it with.
+func (d *Decoder) Identify(r *Record) {
+	if len(r.Value) == 0 {
 		r.Reason, r.Detail = topic.ReasonEmpty, "the record has no value"
-		return r
+		return
 	}
 	// No time is given: whether an event lay in the future was the edge's to
 	// say, and must not depend on when a record is read.
-	e, faults := d.events.Decode(raw.Value, time.Time{})
+	e, faults := d.events.Decode(r.Value, time.Time{})
 	if len(faults) > 0 {
 		r.Reason, r.Detail = topic.ReasonMalformed, faults[0].String()
-		return r
+		return
 	}
 	r.Event = e
 	d.key = e.AppendKey(d.key[:0])
 	r.ID = event.IDOf(d.key)
-	r.Hash = event.PayloadHash(e.Payload)
 	r.Home = event.Partition(d.key, d.partitions)
-	return r
 }
 
 // Limits close a batch. Each is reached, never passed, but for a batch of one.

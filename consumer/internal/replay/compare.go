@@ -1,15 +1,12 @@
 package replay
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
-	"github.com/google/uuid"
 
 	"sluice/consumer/internal/batch"
 	"sluice/consumer/internal/dedup"
@@ -68,13 +65,13 @@ type Found struct {
 }
 
 // Comparison compares the log with ClickHouse by origin. It decides nothing and
-// writes nothing. Memory is bounded by two chunks of records.
+// writes nothing. Memory is bounded by what ClickHouse has of three chunks.
 type Comparison struct {
 	Open   func(partition int32, from int64) (partition.Reader, error)
 	Conn   driver.Conn
 	Filter Filter
-	// Records are compared at a time: [ChunkBeside] or [ChunkAlone].
-	Records int
+	// Offsets are asked for at a time: [ChunkBeside] or [ChunkAlone].
+	Offsets int64
 	// Settled tells that somebody dealt with a dead letter already. It may be nil.
 	Settled func(topic.Origin) bool
 	// Taken tells that an event was taken on purpose, and by what: [dedup.Expired]
@@ -86,6 +83,8 @@ type Comparison struct {
 	// Compared is told of each chunk of records as soon as it was compared, with a
 	// context that ends with the comparison. Its error ends the comparison.
 	Compared func(context.Context, Chunk) error
+
+	have func(context.Context, Part) (piece, error) // nil: Conn is asked
 }
 
 // Chunk is a range of records that was compared.
@@ -98,34 +97,13 @@ type Chunk struct {
 }
 
 const (
-	// ChunkBeside is how many records are compared at a time beside other ranges and
-	// their owners, ChunkAlone where nothing else is done.
-	ChunkBeside = 25_000
-	ChunkAlone  = 50_000
+	// ChunkBeside is how many offsets are compared at a time beside owners that write,
+	// ChunkAlone where nothing else is done.
+	ChunkBeside = 50_000
+	ChunkAlone  = 100_000
 	// awayFor is how long ClickHouse or a broker may be away in the middle.
 	awayFor = time.Minute
 )
-
-// fact is what is kept of a record until its chunk is compared.
-type fact struct {
-	offset int64
-	id     uuid.UUID
-	hash   event.Hash
-	good   bool
-	meant  bool
-	taken  dedup.Fate // "": it was not
-	key    []byte
-	detail string
-	home   int32
-}
-
-type facts struct {
-	of    []fact
-	keys  []byte // where the next key stands
-	first int64
-	next  int64
-	err   error
-}
 
 // stopped is an error of [Comparison.Compared].
 type stopped struct{ error }
@@ -161,123 +139,135 @@ func (c Comparison) Run(ctx context.Context, r Range) (d Diff, next int64, err e
 }
 
 func (c Comparison) run(ctx context.Context, r Range, d *Diff, next *int64) error {
-	ctx, cancel := context.WithCancel(ctx)
-	chunks := make(chan facts, 1)
-	done := make(chan struct{})
-	defer func() { cancel(); <-done }()
-	go func() { // reads and decodes while the chunk before is compared
-		defer close(done)
-		defer close(chunks)
-		if err := c.read(ctx, r, chunks); err != nil {
-			select {
-			case chunks <- facts{err: err}:
-			case <-ctx.Done():
-			}
-		}
-	}()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case f, ok := <-chunks:
-			if !ok {
-				return ctx.Err()
-			}
-			if f.err != nil {
-				return f.err
-			}
-			var missing Spans
-			if err := c.compare(ctx, r, f, d, &missing); err != nil {
-				return err
-			}
-			*next = f.next
-			if err := c.Compared(ctx, Chunk{f.next, len(f.of), missing.All()}); err != nil {
-				return stopped{err}
-			}
-		}
-	}
-}
-
-func (c Comparison) read(ctx context.Context, r Range, out chan<- facts) error {
 	reader, err := c.Open(r.Partition, r.From)
 	if err != nil {
 		return err
 	}
 	defer reader.Close()
-	decoder := batch.NewDecoder(r.Partitions)
-	at := facts{first: r.From}
-	send := func(next int64) error {
-		at.next = next
+	ctx, cancel := context.WithCancel(ctx)
+	answers := make(chan answer, 1)
+	done := make(chan struct{})
+	defer func() { cancel(); <-done }()
+	go func() { // asks for the next chunks while one is compared
+		defer close(done)
+		c.ask(ctx, r, answers)
+	}()
+	log := &cursor{Reader: reader, decoder: batch.NewDecoder(r.Partitions)}
+	for *next < r.To {
+		var have answer
 		select {
-		case out <- at:
 		case <-ctx.Done():
 			return ctx.Err()
+		case have = <-answers:
 		}
-		at = facts{first: next}
-		return nil
-	}
-	for reader.Position() < r.To {
-		raws, err := reader.Next(ctx)
+		if have.err != nil {
+			return have.err
+		}
+		chunk := Chunk{Next: have.next}
+		var missing Spans
+		err := log.each(ctx, have.next, func(record *batch.Record) {
+			chunk.Records++
+			if !c.Filter.Meant(record) {
+				return
+			}
+			self, stored := have.of(record.Offset)
+			c.judge(record, stored, self, r.Partition, d, &missing)
+		})
+		if err != nil { // what was told is not told again
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if log.passed <= *next {
+				return fmt.Errorf("reading the log: %w", err)
+			}
+			chunk.Next = log.passed
+		}
+		*next, chunk.Missing = chunk.Next, missing.All()
+		if err := c.Compared(ctx, chunk); err != nil {
+			return stopped{err}
+		}
 		if err != nil {
 			return fmt.Errorf("reading the log: %w", err)
 		}
-		for _, raw := range raws {
-			if raw.Offset >= r.To {
-				break
-			}
-			if len(at.of) == c.Records {
-				if err := send(raw.Offset); err != nil {
-					return err
-				}
-			}
-			record := decoder.Decode(raw)
-			f := fact{offset: raw.Offset, meant: c.Filter.Meant(&record), good: record.Reason == "", detail: record.Detail}
-			if f.good && f.meant {
-				f.id, f.hash, f.home = record.ID, record.Hash, record.Home
-				if cap(at.keys)-len(at.keys) < 1<<10 { // what was begun is not copied
-					at.keys = make([]byte, 0, 64<<10)
-				}
-				from := len(at.keys)
-				at.keys = record.Event.AppendKey(at.keys)
-				f.key = at.keys[from:]
-				if c.Taken != nil {
-					f.taken, _ = c.Taken(&record.Event)
-				}
-			}
-			at.of = append(at.of, f)
-		}
-	}
-	return send(r.To)
-}
-
-func (c Comparison) compare(ctx context.Context, r Range, f facts, d *Diff, missing *Spans) error {
-	type piece struct {
-		self     topic.Origin
-		from, to int
-		have     map[int64]stored
-	}
-	var pieces []piece // all is asked for first, so that an error has told nothing
-	for _, part := range r.Parts(f.first, f.next-1) {
-		x := piece{self: part.Self}
-		x.from, _ = slices.BinarySearchFunc(f.of, part.First, func(f fact, o int64) int { return cmp.Compare(f.offset, o) })
-		x.to, _ = slices.BinarySearchFunc(f.of, part.Last+1, func(f fact, o int64) int { return cmp.Compare(f.offset, o) })
-		if x.from == x.to {
-			continue
-		}
-		var err error
-		if x.have, err = c.stored(ctx, part.Self, f.of[x.from].offset, f.of[x.to-1].offset); err != nil {
-			return err
-		}
-		pieces = append(pieces, x)
-	}
-	for _, x := range pieces {
-		for i := x.from; i < x.to; i++ {
-			if f.of[i].meant {
-				origin := x.self
-				origin.Offset = f.of[i].offset
-				c.judge(&f.of[i], x.have[origin.Offset], origin, r.Partition, d, missing)
-			}
-		}
 	}
 	return nil
+}
+
+// ask asks what ClickHouse has, chunk by chunk, until an error, which it tells too.
+func (c Comparison) ask(ctx context.Context, r Range, to chan<- answer) {
+	have := c.have
+	if have == nil {
+		have = c.stored
+	}
+	for at := r.From; at < r.To; {
+		a := answer{next: min(at+c.Offsets, r.To)}
+		for _, part := range r.Parts(at, a.next-1) {
+			var p piece
+			if p, a.err = have(ctx, part); a.err != nil {
+				break
+			}
+			a.pieces = append(a.pieces, p)
+		}
+		select {
+		case to <- a:
+		case <-ctx.Done():
+			return
+		}
+		if a.err != nil {
+			return
+		}
+		at = a.next
+	}
+}
+
+// answer is what ClickHouse has of a chunk, which ends before next.
+type answer struct {
+	next   int64
+	pieces []piece
+	err    error
+}
+
+// of is what it has of an offset, and the origin that this is.
+func (a *answer) of(offset int64) (topic.Origin, stored) {
+	for i := range a.pieces {
+		if p := &a.pieces[i]; offset >= p.First && offset <= p.Last {
+			origin := p.Self
+			origin.Offset = offset
+			return origin, p.of(offset)
+		}
+	}
+	return topic.Origin{Offset: offset}, stored{}
+}
+
+// cursor reads a log record by record.
+type cursor struct {
+	partition.Reader
+	decoder *batch.Decoder
+	raws    []batch.Raw
+	passed  int64 // the first offset after the records given
+	record  batch.Record
+}
+
+// each gives the records before an offset, each until the next is given.
+func (l *cursor) each(ctx context.Context, end int64, give func(*batch.Record)) error {
+	for {
+		for i := range l.raws {
+			if l.raws[i].Offset >= end {
+				l.raws = l.raws[i:]
+				return nil
+			}
+			l.record = batch.Record{Raw: l.raws[i]}
+			l.decoder.Identify(&l.record)
+			give(&l.record)
+			l.passed = l.record.Offset + 1
+		}
+		l.raws = nil
+		if l.Position() >= end {
+			return nil
+		}
+		var err error
+		if l.raws, err = l.Next(ctx); err != nil {
+			return err
+		}
+	}
 }

@@ -2,12 +2,16 @@ package replay
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 	"github.com/google/uuid"
 
+	"sluice/consumer/internal/batch"
 	"sluice/consumer/internal/dedup"
+	"sluice/consumer/internal/failure"
+	"sluice/consumer/internal/store"
 	"sluice/schemas/event"
 	"sluice/schemas/topic"
 )
@@ -21,33 +25,43 @@ type stored struct {
 	reason string
 }
 
-func (c Comparison) judge(f *fact, s stored, origin topic.Origin, self int32, d *Diff, missing *Spans) {
+// judge counts a record of a partition whose origin is given, and tells of it.
+func (c Comparison) judge(r *batch.Record, s stored, origin topic.Origin, partition int32, d *Diff, missing *Spans) {
+	good := r.Reason == ""
 	tell := func(kind, what string) {
-		c.Found(Found{Kind: kind, Origin: origin, Key: string(f.key), What: what})
+		key := ""
+		if good {
+			key = r.Event.Key()
+		}
+		c.Found(Found{Kind: kind, Origin: origin, Key: key, What: what})
 	}
 	d.Records++
+	fate := s.fate
+	if !s.row && fate == "" && good && c.Taken != nil {
+		fate, _ = c.Taken(&r.Event)
+	}
 	switch {
 	case s.row && s.fate != "":
 		d.Different++
 		tell(Different, fmt.Sprintf("is a row and in the journal a %s too", s.fate))
-	case s.row && (!f.good || s.id != f.id):
+	case s.row && (!good || s.id != r.ID):
 		d.Different++
 		tell(Different, "the row is of another event than the record")
-	case s.row && s.hash != f.hash:
+	case s.row && s.hash != event.PayloadHash(r.Event.Payload):
 		d.Different++
 		tell(Different, "the row has another payload than the record")
 	case s.row:
 		d.Present++
 		return
-	case s.fate == dedup.Expired, s.fate == "" && f.taken == dedup.Expired:
+	case fate == dedup.Expired:
 		d.Expired++
 		return
-	case s.fate == dedup.Erased, s.fate == "" && f.taken == dedup.Erased:
+	case fate == dedup.Erased:
 		d.Erased++
 		return
 	case s.fate != "":
 		d.Present++
-		if s.fate != dedup.DeadLetter || !f.good || c.Settled != nil && c.Settled(origin) {
+		if s.fate != dedup.DeadLetter || !good || c.Settled != nil && c.Settled(origin) {
 			return
 		}
 		d.GoodNow++
@@ -59,12 +73,12 @@ func (c Comparison) judge(f *fact, s stored, origin topic.Origin, self int32, d 
 		return
 	default:
 		d.Missing++
-		missing.Add(f.offset)
+		missing.Add(r.Offset)
 		switch {
-		case !f.good:
-			tell(Missing, "has no fate; it is no event: "+f.detail)
-		case f.home != self:
-			tell(Missing, fmt.Sprintf("has no fate; it belongs to partition %d", f.home))
+		case !good:
+			tell(Missing, "has no fate; it is no event: "+r.Detail)
+		case r.Home != partition:
+			tell(Missing, fmt.Sprintf("has no fate; it belongs to partition %d", r.Home))
 		default:
 			tell(Missing, "has neither row nor fate")
 		}
@@ -73,27 +87,69 @@ func (c Comparison) judge(f *fact, s stored, origin topic.Origin, self int32, d 
 	d.Present++
 }
 
-func (c Comparison) stored(ctx context.Context, self topic.Origin, first, last int64) (map[int64]stored, error) {
-	out := make(map[int64]stored, min(last-first+1, int64(c.Records)))
-	rows, err := c.Conn.Query(ctx, "SELECT offset, event_id, payload_hash FROM event_log WHERE topic_id = ? AND partition = ? AND offset BETWEEN ? AND ?",
-		self.TopicID, self.Partition, first, last)
-	err = each(rows, err, func() error {
-		var offset int64
-		var s stored
-		var hash string
-		if err := rows.Scan(&offset, &s.id, &hash); err != nil {
-			return err
-		}
-		s.row = true
-		copy(s.hash[:], hash)
-		out[offset] = s
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("comparing offsets %d to %d with event_log: %w", first, last, err)
+// piece is what ClickHouse has of one part.
+type piece struct {
+	Part
+	rows  []rowOf // by offset, from Part's first on
+	fates map[int64]fateOf
+}
+
+type rowOf struct {
+	row  bool
+	id   uuid.UUID
+	hash event.Hash
+}
+
+type fateOf struct {
+	fate   dedup.Fate
+	reason string
+}
+
+func (p *piece) of(offset int64) stored {
+	r, f := p.rows[offset-p.First], p.fates[offset]
+	return stored{row: r.row, id: r.id, hash: r.hash, fate: f.fate, reason: f.reason}
+}
+
+// packedRows are the offsets, ids and hashes of a range's rows in one piece, 40 bytes
+// each: a driver that takes them apart row by row needs ten times as long.
+const packedRows = `SELECT arrayStringConcat(groupArray(concat(reinterpretAsFixedString(offset), reinterpretAsFixedString(event_id), payload_hash)))
+	FROM event_log WHERE topic_id = ? AND partition = ? AND offset BETWEEN ? AND ?`
+
+const packedBytes = 8 + 16 + 16
+
+// unpack takes in what [packedRows] gave.
+func (p *piece) unpack(packed string) error {
+	if len(packed)%packedBytes != 0 {
+		return fmt.Errorf("%w: rows of %d bytes each came as %d bytes", failure.ErrMend, packedBytes, len(packed))
 	}
-	rows, err = c.Conn.Query(ctx, `SELECT offset, last_offset, toString(fate), toString(reason) FROM journal FINAL
-		WHERE topic_id = ? AND partition = ? AND entry = 'fate' AND last_offset >= ? AND offset <= ?`, self.TopicID, self.Partition, first, last)
+	for ; packed != ""; packed = packed[packedBytes:] {
+		b := []byte(packed[:packedBytes])
+		offset := int64(binary.LittleEndian.Uint64(b))
+		if offset < p.First || offset > p.Last {
+			return fmt.Errorf("%w: offset %d came with those from %d to %d", failure.ErrMend, offset, p.First, p.Last)
+		}
+		r := &p.rows[offset-p.First]
+		r.row = true
+		// An id is two numbers of eight bytes.
+		binary.BigEndian.PutUint64(r.id[:8], binary.LittleEndian.Uint64(b[8:]))
+		binary.BigEndian.PutUint64(r.id[8:], binary.LittleEndian.Uint64(b[16:]))
+		copy(r.hash[:], b[24:])
+	}
+	return nil
+}
+
+func (c Comparison) stored(ctx context.Context, part Part) (piece, error) {
+	p := piece{Part: part, rows: make([]rowOf, part.Last-part.First+1), fates: map[int64]fateOf{}}
+	self, first, last := part.Self, part.First, part.Last
+	var packed string
+	err := c.Conn.QueryRow(ctx, packedRows, self.TopicID, self.Partition, first, last).Scan(&packed)
+	if err == nil {
+		err = p.unpack(packed)
+	}
+	if err != nil {
+		return p, fmt.Errorf("comparing offsets %d to %d with event_log: %w", first, last, err)
+	}
+	rows, err := c.Conn.Query(ctx, "SELECT offset, last_offset, toString(fate), toString(reason) FROM journal FINAL WHERE "+store.FatesWithin, store.Within(self, first, last)...)
 	err = each(rows, err, func() error {
 		var from, to int64
 		var fate, reason string
@@ -101,19 +157,17 @@ func (c Comparison) stored(ctx context.Context, self topic.Origin, first, last i
 			return err
 		}
 		for o := max(from, first); o <= min(to, last); o++ {
-			s := out[o]
-			if from != to && (s.row || s.fate != "") {
+			if from != to && (p.rows[o-first].row || p.fates[o].fate != "") {
 				continue // a range's fate is of what has none of its own
 			}
-			s.fate, s.reason = dedup.Fate(fate), reason
-			out[o] = s
+			p.fates[o] = fateOf{dedup.Fate(fate), reason}
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("fates of offsets %d to %d: %w", first, last, err)
+		return p, fmt.Errorf("fates of offsets %d to %d: %w", first, last, err)
 	}
-	return out, nil
+	return p, nil
 }
 
 // each reads an answer to its end.

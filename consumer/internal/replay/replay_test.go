@@ -87,42 +87,46 @@ func TestFilter(t *testing.T) {
 
 // What became of each record is told as it is, and each is counted once.
 func TestJudge(t *testing.T) {
-	id, hash := uuid.New(), event.Hash{1}
-	good := fact{offset: 7, id: id, hash: hash, good: true, meant: true, home: 3}
-	bad := fact{offset: 7, meant: true, detail: "no JSON"}
-	with := func(f fact, fate dedup.Fate) fact { f.taken = fate; return f }
+	payload := []byte(`{"n":1}`)
+	id, hash := uuid.New(), event.PayloadHash(payload)
+	good := batch.Record{Raw: batch.Raw{Offset: 7}, ID: id, Home: 3, Event: event.Event{Source: "s", Payload: payload}}
+	bad := batch.Record{Raw: batch.Raw{Offset: 7}, Reason: topic.ReasonMalformed, Detail: "no JSON"}
 	elsewhere := good
-	elsewhere.home = 1
+	elsewhere.Home = 1
 	for name, tt := range map[string]struct {
-		fact   fact
+		record batch.Record
 		stored stored
+		taken  dedup.Fate
 		want   Diff
 		kind   string
 	}{
-		"row":                     {good, stored{row: true, id: id, hash: hash}, Diff{Present: 1}, ""},
-		"another event's row":     {good, stored{row: true, id: uuid.New(), hash: hash}, Diff{Present: 1, Different: 1}, Different},
-		"another payload":         {good, stored{row: true, id: id}, Diff{Present: 1, Different: 1}, Different},
-		"the row of no event":     {bad, stored{row: true, id: id}, Diff{Present: 1, Different: 1}, Different},
-		"row and fate":            {good, stored{row: true, id: id, hash: hash, fate: dedup.Duplicate}, Diff{Present: 1, Different: 1}, Different},
-		"duplicate":               {good, stored{fate: dedup.Duplicate}, Diff{Present: 1}, ""},
-		"dead":                    {bad, stored{fate: dedup.DeadLetter}, Diff{Present: 1}, ""},
-		"dead and good now":       {good, stored{fate: dedup.DeadLetter}, Diff{Present: 1, GoodNow: 1}, GoodNow},
-		"missing":                 {good, stored{}, Diff{Missing: 1}, Missing},
-		"missing, elsewhere":      {elsewhere, stored{}, Diff{Missing: 1}, Missing},
-		"missing, no event":       {bad, stored{}, Diff{Missing: 1}, Missing},
-		"erased, by its fate":     {good, stored{fate: dedup.Erased}, Diff{Erased: 1}, ""},
-		"expired, by its fate":    {good, stored{fate: dedup.Expired}, Diff{Expired: 1}, ""},
-		"erased, by a tombstone":  {with(good, dedup.Erased), stored{}, Diff{Erased: 1}, ""},
-		"expired, by a watermark": {with(good, dedup.Expired), stored{}, Diff{Expired: 1}, ""},
-		"taken, and still a row":  {with(good, dedup.Expired), stored{row: true, id: id, hash: hash}, Diff{Present: 1}, ""},
-		"taken, and a duplicate":  {with(good, dedup.Erased), stored{fate: dedup.Duplicate}, Diff{Present: 1}, ""},
+		"row":                     {good, stored{row: true, id: id, hash: hash}, "", Diff{Present: 1}, ""},
+		"another event's row":     {good, stored{row: true, id: uuid.New(), hash: hash}, "", Diff{Present: 1, Different: 1}, Different},
+		"another payload":         {good, stored{row: true, id: id}, "", Diff{Present: 1, Different: 1}, Different},
+		"the row of no event":     {bad, stored{row: true, id: id}, "", Diff{Present: 1, Different: 1}, Different},
+		"row and fate":            {good, stored{row: true, id: id, hash: hash, fate: dedup.Duplicate}, "", Diff{Present: 1, Different: 1}, Different},
+		"duplicate":               {good, stored{fate: dedup.Duplicate}, "", Diff{Present: 1}, ""},
+		"dead":                    {bad, stored{fate: dedup.DeadLetter}, "", Diff{Present: 1}, ""},
+		"dead and good now":       {good, stored{fate: dedup.DeadLetter}, "", Diff{Present: 1, GoodNow: 1}, GoodNow},
+		"missing":                 {good, stored{}, "", Diff{Missing: 1}, Missing},
+		"missing, elsewhere":      {elsewhere, stored{}, "", Diff{Missing: 1}, Missing},
+		"missing, no event":       {bad, stored{}, "", Diff{Missing: 1}, Missing},
+		"erased, by its fate":     {good, stored{fate: dedup.Erased}, "", Diff{Erased: 1}, ""},
+		"expired, by its fate":    {good, stored{fate: dedup.Expired}, "", Diff{Expired: 1}, ""},
+		"erased, by a tombstone":  {good, stored{}, dedup.Erased, Diff{Erased: 1}, ""},
+		"expired, by a watermark": {good, stored{}, dedup.Expired, Diff{Expired: 1}, ""},
+		"taken, and still a row":  {good, stored{row: true, id: id, hash: hash}, dedup.Expired, Diff{Present: 1}, ""},
+		"taken, and a duplicate":  {good, stored{fate: dedup.Duplicate}, dedup.Erased, Diff{Present: 1}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var found []Found
 			var missing Spans
 			var d Diff
-			c := Comparison{Found: func(f Found) { found = append(found, f) }}
-			c.judge(&tt.fact, tt.stored, topic.Origin{Partition: 3, Offset: 7}, 3, &d, &missing)
+			c := Comparison{
+				Found: func(f Found) { found = append(found, f) },
+				Taken: func(*event.Event) (dedup.Fate, bool) { return tt.taken, tt.taken != "" },
+			}
+			c.judge(&tt.record, tt.stored, topic.Origin{Partition: 3, Offset: 7}, 3, &d, &missing)
 			tt.want.Records = 1
 			require.Equal(t, tt.want, d)
 			require.Equal(t, d.Records, d.Present+d.Missing+d.Expired+d.Erased)
@@ -131,6 +135,7 @@ func TestJudge(t *testing.T) {
 				require.Empty(t, found)
 			} else {
 				require.Equal(t, tt.kind, found[0].Kind)
+				require.Equal(t, tt.record.Reason == "", found[0].Key != "", "an event is told by its key")
 			}
 		})
 	}

@@ -108,13 +108,24 @@ func appendEntry(b driver.Batch, j *journaling, e *Entry) error {
 		text, string(payloadHash[:]), e.First.TopicID, e.First.Partition, e.First.Offset, e.Reason, e.Detail, e.ForwardedTo, timestamp(e.Timestamp))
 }
 
+// FatesWithin holds for the journal's fates that reach into a range of offsets; its
+// arguments are those of [Within]. The entry of a whole range may begin before: what is
+// read begins with the first entry that reaches so far, not with the journal.
+const FatesWithin = `topic_id = ? AND partition = ? AND entry = 'fate' AND last_offset >= ? AND offset <= ? AND offset >= (
+	SELECT ifNull(minOrNull(offset), 9223372036854775807) FROM journal
+	WHERE topic_id = ? AND partition = ? AND entry = 'fate' AND last_offset >= ? AND offset <= ?)`
+
+// Within are the arguments of [FatesWithin] for offsets first..last of a partition.
+func Within(self topic.Origin, first, last int64) []any {
+	return []any{self.TopicID, self.Partition, first, last, self.TopicID, self.Partition, first, last}
+}
+
 // FatesIn returns the fates journaled for offsets first..last of a partition.
 // A fate that covers a range is given for each offset of it within first..last.
 func (s *Store) FatesIn(ctx context.Context, self topic.Origin, first, last int64) (map[int64]dedup.Fate, error) {
 	rows, err := s.conn.Query(ctx, `
 		SELECT offset, last_offset, toString(fate) FROM journal FINAL
-		WHERE topic_id = ? AND partition = ? AND entry = 'fate' AND last_offset >= ? AND offset <= ?`,
-		self.TopicID, self.Partition, first, last)
+		WHERE `+FatesWithin, Within(self, first, last)...)
 	if err != nil {
 		return nil, fmt.Errorf("fates of offsets %d to %d: %w", first, last, err)
 	}

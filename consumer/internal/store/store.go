@@ -4,6 +4,7 @@ package store
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -161,24 +162,22 @@ func (s *Store) RowsIn(ctx context.Context, self topic.Origin, first, last int64
 
 // RowsOf is [Store.RowsIn] for another table of the shape of event_log.
 func (s *Store) RowsOf(ctx context.Context, table string, self topic.Origin, first, last int64) (map[int64]uuid.UUID, error) {
-	rows, err := s.conn.Query(ctx,
-		"SELECT offset, event_id FROM "+table+" WHERE topic_id = ? AND partition = ? AND offset BETWEEN ? AND ?",
-		self.TopicID, self.Partition, first, last)
+	var packed string
+	err := s.conn.QueryRow(ctx, "SELECT arrayStringConcat(groupArray(concat(reinterpretAsFixedString(offset), reinterpretAsFixedString(event_id)))) FROM "+table+
+		" WHERE topic_id = ? AND partition = ? AND offset BETWEEN ? AND ?",
+		self.TopicID, self.Partition, first, last).Scan(&packed)
 	if err != nil {
-		return nil, fmt.Errorf("comparing offsets %d to %d with event_log: %w", first, last, err)
+		return nil, fmt.Errorf("comparing offsets %d to %d with %s: %w", first, last, table, err)
 	}
-	defer rows.Close() //nolint:errcheck // Err below tells
-	out := map[int64]uuid.UUID{}
-	for rows.Next() {
-		var offset int64
-		var id uuid.UUID
-		if err := rows.Scan(&offset, &id); err != nil {
-			return nil, fmt.Errorf("comparing offsets %d to %d with event_log: %w", first, last, err)
-		}
-		out[offset] = id
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("comparing offsets %d to %d with event_log: %w", first, last, err)
+	// Row by row a driver needs ten times as long as for all of them in one piece.
+	const each = 8 + 16
+	out := make(map[int64]uuid.UUID, len(packed)/each)
+	for ; len(packed) >= each; packed = packed[each:] {
+		b := []byte(packed[:each])
+		var id uuid.UUID // two numbers of eight bytes
+		binary.BigEndian.PutUint64(id[:8], binary.LittleEndian.Uint64(b[8:]))
+		binary.BigEndian.PutUint64(id[8:], binary.LittleEndian.Uint64(b[16:]))
+		out[int64(binary.LittleEndian.Uint64(b))] = id
 	}
 	return out, nil
 }
