@@ -124,6 +124,7 @@ var (
 // own is one owner and the failures that wait for it, one after the other.
 type own struct {
 	world   *world
+	owner   *partition.Owner
 	view    *view
 	nth     int
 	waiting []fault
@@ -159,6 +160,7 @@ func (w *world) begin(ctx context.Context, nth int, waiting []fault) *own {
 		Topic: "events", Partition: w.number, Limits: batch.Limits{Rows: w.limits[nth%len(w.limits)], Bytes: 1 << 20, Age: 20 * time.Millisecond, TablePartitions: 60},
 		CloseAfter: time.Millisecond, IntentFresh: w.fresh, Index: w.keys, IndexLive: 24 * time.Hour, At: o.at,
 	}, effectLog{o.view, o}, effectStore{w.store, o}, observer{}, logger)
+	o.owner = owner
 	go func() {
 		defer close(o.done)
 		owner.Run(ctx, o.stop)

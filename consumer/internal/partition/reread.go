@@ -108,7 +108,7 @@ func (o *Owner) reread(ctx context.Context, p *Progress, last int64, report func
 		if len(b.Records) == 0 {
 			return nil
 		}
-		if err := o.mend(ctx, b, p, max(p.To, p.whole), nil); err != nil {
+		if err := o.mend(ctx, b, p, max(p.To, p.whole), nil, nil); err != nil {
 			return err
 		}
 		p.Next = b.Last() + 1
@@ -147,9 +147,11 @@ func (o *Owner) reread(ctx context.Context, p *Progress, last int64, report func
 }
 
 // mend compares a journaled range and writes what is missing of it. to (exclusive)
-// is up to where an owner that finds its intent must read again.
-func (o *Owner) mend(ctx context.Context, b *batch.Batch, p *Progress, to int64, only func(*batch.Record) bool) error {
-	w := writing{b: b, in: o.horizon(intent.Of(b, o.self.TopicID, o.partitions)), compare: true, only: only}
+// is up to where an owner that finds its intent must read again. putOff, if it is not
+// nil, is asked before the intent is sent; where it says so the error is errPutOff,
+// and nothing was done.
+func (o *Owner) mend(ctx context.Context, b *batch.Batch, p *Progress, to int64, only func(*batch.Record) bool, putOff func() bool) error {
+	w := writing{b: b, in: o.horizon(intent.Of(b, o.self.TopicID, o.partitions)), compare: true, only: only, putOff: putOff}
 	w.in.Reread = to
 	s, err := o.write(ctx, &w)
 	if err != nil {

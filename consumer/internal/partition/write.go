@@ -61,6 +61,7 @@ type writing struct {
 	compare bool                     // something of it may have been decided before
 	live    bool                     // its range is to be journaled
 	only    func(*batch.Record) bool // nil: all
+	putOff  func() bool              // asked before the intent is sent; nil: it is sent
 	refused int
 	gone    Gone // what was known to be taken when it was decided
 	// counted is how many records have no fate of their own since retention counted
@@ -96,10 +97,14 @@ func (o *Owner) write(ctx context.Context, w *writing) (sorted, error) {
 		if !w.live && len(s.rows) == 0 && len(lines) == 0 {
 			return s, nil // a range read again of which nothing is missing
 		}
+		if w.refused == 0 && w.putOff != nil && w.putOff() {
+			return s, errPutOff
+		}
 		if w.refused == 0 && !mutant.On("no-intent") && !mutant.On("intent-after-insert") {
 			if err := o.intend(ctx, w.b.First, w.in); err != nil {
 				return s, err
 			}
+			w.putOff = nil
 			if ok, err := o.holds(ctx, w); err != nil {
 				return s, err
 			} else if !ok {
