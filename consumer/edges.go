@@ -78,6 +78,9 @@ type edgeStatus struct {
 	topic.Watermark
 	// SilentSeconds is since the edge last spoke, by this machine's clock.
 	SilentSeconds float64 `json:"silent_seconds"`
+	// AheadSeconds is how far its clock is ahead of this machine's, at the least: what
+	// it said last bears a time to come.
+	AheadSeconds float64 `json:"ahead_seconds,omitempty"`
 }
 
 func edgesCommand() *cobra.Command {
@@ -108,7 +111,8 @@ Exit status: 0 listed, 2 Kafka or ClickHouse did not answer.`,
 			}
 			r := edgesReport{Edges: []edgeStatus{}}
 			for _, w := range known.All() {
-				r.Edges = append(r.Edges, edgeStatus{w, time.Since(w.At).Seconds()})
+				silent := time.Since(w.At).Seconds()
+				r.Edges = append(r.Edges, edgeStatus{w, max(silent, 0), max(-silent, 0)})
 			}
 			if b, live, ok := known.Bound(); ok && live > 0 {
 				r.HeldBy = b.Edge
@@ -141,6 +145,9 @@ func (r edgesReport) write(w io.Writer, asJSON bool) error {
 			state = "retired"
 		case e.Edge == r.HeldBy:
 			state = "live, holds complete_through"
+		}
+		if e.AheadSeconds >= 1 {
+			state += fmt.Sprintf(", its clock is %s ahead", time.Duration(e.AheadSeconds*float64(time.Second)).Round(time.Second))
 		}
 		silent := time.Duration(e.SilentSeconds * float64(time.Second)).Round(time.Second)
 		fmt.Fprintf(table, "%s\t%s\t%d\t%s\t%s\n", e.Edge, e.LowWater.UTC().Format("2006-01-02T15:04:05.000Z"), e.Spooled, silent, state)

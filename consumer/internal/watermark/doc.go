@@ -7,6 +7,10 @@
 // once the journal has passed these ends, all of it is a row or has a fate, and
 // the bound is written down as the moment up to which the data is whole.
 //
+// A bound is never taken past the clocks of the consumer and of ClickHouse: an edge
+// speaks by its own clock, and one that is ahead would make moments whole that other
+// edges still add to.
+//
 // One more thing can lie beyond: a record in the wrong partition is forwarded
 // when it is decided, and its copy may come after the ends that were seen. The
 // copy is acknowledged before the journal says that it was sent, so a bound

@@ -56,6 +56,36 @@ func TestBound(t *testing.T) {
 	require.NoError(t, e.Apply([]byte("replay/x"), []byte("{")), "about something else")
 }
 
+// An edge whose clock was an hour ahead, and the only one, made the hour that had just
+// begun whole: what came after it by other edges was added to what was called final.
+func TestABoundDoesNotPassTheClock(t *testing.T) {
+	e := NewEdges()
+	w := &world{id: uuid.New(), ends: map[int32]int64{0: 10}, journal: map[int32]int64{0: 10}, now: 100}
+	p := NewProver(Config{}, e, w, w, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	defer p.Close()
+	step := func() { t.Helper(); require.NoError(t, p.Step(t.Context())) }
+	say(t, e, topic.Watermark{Edge: "ahead", LowWater: at(3700)})
+	step()
+	step()
+	require.Equal(t, []time.Time{at(100)}, w.complete)
+	w.now = 160 // its promise still holds
+	step()
+	say(t, e, topic.Watermark{Edge: "ahead", LowWater: at(3760), Retired: true})
+	w.now = 161
+	step()
+	require.Equal(t, []time.Time{at(100), at(160), at(161)}, w.complete, "nor when all are retired")
+	say(t, e, topic.Watermark{Edge: "right", LowWater: at(162)})
+	w.now = 163
+	step()
+	require.Equal(t, at(162), w.complete[3])
+
+	// ClickHouse's clock may be ahead too.
+	here := time.Now()
+	b := topic.Watermark{LowWater: here.Add(2 * time.Hour)}
+	p.bounded(&b, here.Add(time.Hour))
+	require.WithinDuration(t, here, b.LowWater, time.Minute)
+}
+
 // world is a log and a ClickHouse whose figures a test sets.
 type world struct {
 	id        uuid.UUID
