@@ -15,10 +15,10 @@ import (
 // that comes, after a silence, before a step's intent is sent has it put off.
 const (
 	stepBusy  = 40 * time.Millisecond  // a step's aim while live records come
-	stepIdle  = 700 * time.Millisecond // and while none do
+	stepIdle  = time.Second            // and, from its intent on, while none do
 	busyFor   = 5 * time.Second        // how long after a live record others are expected
 	leastBusy = 2_000                  // records of a step, at least: an INSERT costs by the month, not by the row
-	leastIdle = 20_000                 // one of 10,000 costs ClickHouse near twice as much a row as one of 50,000
+	leastIdle = 25_000                 // one of 10,000 costs ClickHouse near twice as much a row as one of 50,000
 	firstRow  = 2_000                  // records of the first step while live records come
 	share     = 3                      // after a step live batches have this many times what it took
 	tellEach  = 200 * time.Millisecond // progress is told no more often

@@ -48,8 +48,8 @@ func (o *Owner) stepOn(ctx context.Context, x *replaying) error {
 		return err
 	}
 	x.took = x.ended.Sub(began)
-	if n > 0 {
-		x.pace = float64(n) / max(x.took, time.Millisecond).Seconds()
+	if held := x.ended.Sub(o.heldSince(began)); n > 0 {
+		x.pace = float64(n) / max(held, time.Millisecond).Seconds()
 	}
 	o.after(x, n, x.p.Written+x.p.Journaled > wrote)
 	if err := o.index.Take(ctx); err != nil { // it keeps to its budget only so
@@ -67,6 +67,15 @@ var errPutOff = errors.New("put off")
 func (o *Owner) putOff() func() bool {
 	busy := o.busy()
 	return func() bool { return !busy && o.ahead.has() }
+}
+
+// heldSince is since when a step has held live records up: where none are expected,
+// since its intent was sent, if it sent one.
+func (o *Owner) heldSince(began time.Time) time.Time {
+	if o.busy() {
+		return began
+	}
+	return latest(began, o.answered)
 }
 
 // gather takes what has been read, as much as a step may have. While no live record
