@@ -24,7 +24,7 @@ func TestMemoryIsGivenBack(t *testing.T) {
 		// No one of them holds much, and all that they hold are connections.
 		"many connections": func(t *testing.T, p *program) {
 			var conns []net.Conn
-			for i := range 2000 {
+			for i := range 3000 {
 				c, err := net.Dial("tcp", p.events)
 				require.NoError(t, err)
 				conns = append(conns, c)
@@ -55,7 +55,8 @@ func TestMemoryIsGivenBack(t *testing.T) {
 			before := resident()
 			burst(t, p)
 			after := resident()
-			require.Greater(t, after, before+32, "no burst that could be told from nothing")
+			t.Logf("%d MiB before, %d after", before, after)
+			require.Greater(t, after, before+16, "no burst that could be told from nothing")
 			require.Eventually(t, func() bool { return resident() <= before+(after-before)/4 }, 40*time.Second, 200*time.Millisecond,
 				"%d MiB before, %d after", before, after)
 		})
