@@ -47,3 +47,16 @@ func BenchmarkPayloadHash(b *testing.B) {
 		event.PayloadHash(e.Payload)
 	}
 }
+
+func BenchmarkDecodeInto(b *testing.B) {
+	d := event.NewDecoder(event.DefaultLimits())
+	now := time.Now()
+	b.SetBytes(int64(len(line)))
+	b.ReportAllocs()
+	var e event.Event
+	for b.Loop() {
+		if _, faults := d.DecodeInto(&e, line, now); faults != nil {
+			b.Fatal(faults)
+		}
+	}
+}

@@ -22,6 +22,8 @@ type Decoder struct {
 	src    bytes.Buffer
 	faults []Fault
 	scan   scanner
+	noted  noted  // of the payload that scan took last
+	text   []byte // its members, put in order
 	kept   kept
 }
 
@@ -237,9 +239,14 @@ func (d *Decoder) time(value jsontext.Value, now time.Time) time.Time {
 	return t
 }
 
+var earliest, latest = Earliest.Unix(), Latest.Unix()
+
 // inBounds checks a time against what can be stored and against the limits; it
 // returns true, or the fault and false.
 func (d *Decoder) inBounds(t, now time.Time) (Fault, bool) {
+	if unix := t.Unix(); now.IsZero() && unix > earliest && unix < latest { // nearly always
+		return Fault{}, true
+	}
 	f := Fault{Kind: FaultTimeRange, Pointer: "/occurred_at"}
 	switch {
 	case t.Before(Earliest) || t.After(Latest):
@@ -300,50 +307,4 @@ func kindName(k jsontext.Kind) string {
 		return "an object"
 	}
 	return "no JSON value"
-}
-
-// unquote returns the string that a valid JSON string literal stands for.
-func unquote(raw jsontext.Value) string {
-	if inner := raw[1 : len(raw)-1]; bytes.IndexByte(inner, '\\') < 0 {
-		return string(inner)
-	}
-	s, err := jsontext.AppendUnquote(nil, raw)
-	if err != nil || !utf8.Valid(s) {
-		return strings.ToValidUTF8(string(s), "\uFFFD") // the decoder has refused such text
-	}
-	return string(s)
-}
-
-// deeperThan returns the offset of the first bracket that opens a level deeper
-// than most, or -1. It looks only at brackets and strings: whether the text is
-// JSON at all is the decoder's business, which without this would recurse to
-// its own, much greater bound.
-func deeperThan(text []byte, most int) int {
-	if bytes.Count(text, []byte("{"))+bytes.Count(text, []byte("[")) <= most {
-		return -1
-	}
-	depth, quoted := 0, false
-	for i := 0; i < len(text); i++ {
-		c := text[i]
-		if quoted {
-			switch c {
-			case '\\':
-				i++
-			case '"':
-				quoted = false
-			}
-			continue
-		}
-		switch c {
-		case '"':
-			quoted = true
-		case '{', '[':
-			if depth++; depth > most {
-				return i
-			}
-		case '}', ']':
-			depth--
-		}
-	}
-	return -1
 }

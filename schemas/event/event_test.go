@@ -195,6 +195,30 @@ func TestAppendTime(t *testing.T) {
 }
 
 // TestPartition: Java's values, from org.apache.kafka.common.utils.UtilsTest.
+// Every date that exists is read as itself, and none that does not is read.
+func TestDates(t *testing.T) {
+	for at := time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC); at.Year() < 10_000; at = at.AddDate(0, 0, 1) {
+		text := string(event.AppendTime(nil, at))
+		got, msg := event.ParseTime(text)
+		if msg != "" || got != at {
+			t.Fatalf("%s is read as %s %s", text, got, msg)
+		}
+		if at.AddDate(0, 0, 1).Day() != 1 || at.Year()%100 > 4 {
+			continue
+		}
+		for day := at.Day() + 1; day < 100; day++ {
+			text := fmt.Sprintf("%s%02d%s", text[:8], day, text[10:])
+			if got, msg := event.ParseTime(text); msg == "" {
+				t.Fatalf("%s is read as %s", text, got)
+			}
+		}
+	}
+	for _, text := range []string{"2026-00-01T00:00:00Z", "2026-13-01T00:00:00Z", "2026-99-01T00:00:00Z", "2026-01-00T00:00:00Z"} {
+		_, msg := event.ParseTime(text)
+		require.NotEmpty(t, msg, text)
+	}
+}
+
 func TestPartition(t *testing.T) {
 	for key, hash := range map[string]int32{
 		"21": -973932308, "foobar": -790332482, "a-little-bit-long-string": -985981536,

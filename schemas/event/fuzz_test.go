@@ -127,6 +127,12 @@ func checkAccepted(t *testing.T, d *Decoder, body []byte, e Event, now time.Time
 	sum := sha256.Sum256(canonical)
 	require.Equal(t, Hash(sum[:16]), PayloadHash(kept.Payload), "%s", kept.Payload)
 	require.Equal(t, PayloadHash(canonical), PayloadHash(kept.Payload))
+
+	var same Event
+	hash, faults := d.DecodeInto(&same, body, now)
+	require.Empty(t, faults)
+	require.Empty(t, cmp.Diff(kept, same))
+	require.Equal(t, Hash(sum[:16]), hash, "%s", kept.Payload)
 }
 
 // FuzzParseKey: a key that parses is the only spelling of its tuple.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -48,4 +49,24 @@ func TestCanonicalizerLetsGo(t *testing.T) {
 	require.LessOrEqual(t, cap(c.members), keepMembers)
 	require.LessOrEqual(t, cap(c.dst)+cap(c.scratch), keepBytes)
 	hash(`{"b":{"c":1,"a":2},"a":[{"x":1}]}`)
+}
+
+// A payload's members are put in order in memory that is used again, but for what
+// few payloads need; nothing else of it is kept.
+func TestDecoderLetsGo(t *testing.T) {
+	d := NewDecoder(DefaultLimits())
+	hash := func(payload string) Hash {
+		body := `{"source":"s","event_type":"t","actor_id":"u","occurred_at":"2026-01-02T03:04:05Z","payload":` + payload + `}`
+		hash, faults := d.DecodeInto(new(Event), []byte(body), time.Time{})
+		require.Empty(t, faults)
+		require.False(t, d.noted.other)
+		require.Nil(t, d.scan.src)
+		require.Equal(t, PayloadHash([]byte(payload)), hash)
+		return hash
+	}
+	first := hash(`{"b":1,"a":2}`)
+	require.Positive(t, cap(d.text), "what is usual is kept")
+	hash(`{"b":"` + strings.Repeat("x", keepBytes) + `","a":2}`)
+	require.Zero(t, cap(d.text))
+	require.Equal(t, first, hash(`{"a":2,"b":1}`))
 }

@@ -105,7 +105,7 @@ var drawnEvent = rapid.Custom(func(t *rapid.T) string {
 // the two ways to hash a payload do. Both verdicts must come up.
 func TestPathsAgree(t *testing.T) {
 	now := time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC)
-	accepted, fast, refused := 0, 0, 0
+	accepted, fast, byNotes, refused := 0, 0, 0, 0
 	rapid.Check(t, func(t *rapid.T) {
 		for _, text := range rapid.SliceOfN(drawnEvent, 20, 20).Draw(t, "events") {
 			body := broken(t, []byte(text))
@@ -126,10 +126,20 @@ func TestPathsAgree(t *testing.T) {
 			require.NoError(t, err)
 			sum := sha256.Sum256(canonical)
 			require.Equal(t, Hash(sum[:16]), PayloadHash(general.Payload), "%s", general.Payload)
+			var same Event
+			hash, faults := d.DecodeInto(&same, body, now)
+			require.Empty(t, faults)
+			require.Empty(t, cmp.Diff(general, same))
+			require.Equal(t, Hash(sum[:16]), hash, "%s", general.Payload)
+			if ok && !d.noted.other {
+				byNotes++
+			}
 		}
 	})
 	require.Positive(t, fast, "accepted by the fast path")
 	require.Greater(t, accepted, fast, "accepted by the general one alone")
+	require.Positive(t, byNotes, "hashed by what was noted")
+	require.Greater(t, fast, byNotes, "hashed by reading the payload again")
 	require.Positive(t, refused)
 }
 

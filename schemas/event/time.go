@@ -88,11 +88,32 @@ func ParseTime(s string) (t time.Time, msg string) {
 	if hour > 23 || minute > 59 || second > 59 {
 		return time.Time{}, "is no date that exists"
 	}
-	t = time.Date(year, time.Month(month), day, hour, minute, second, nanos, time.UTC)
-	if y, m, d := t.Date(); y != year || int(m) != month || d != day {
-		return time.Time{}, "is no date that exists" // Date makes 1 March of 29 February
+	if month < 1 || month > 12 || day < 1 || day > daysOf(year, month) {
+		return time.Time{}, "is no date that exists"
 	}
-	return t.Add(-ahead), ""
+	seconds := daysBefore(year, month, day)*86400 + int64(hour*3600+minute*60+second) - int64(ahead/time.Second)
+	return time.Unix(seconds, int64(nanos)).UTC(), ""
+}
+
+// daysOf is how many days a month has.
+func daysOf(year, month int) int {
+	if month == 2 && year%4 == 0 && (year%100 != 0 || year%400 == 0) {
+		return 29
+	}
+	return int("\x1f\x1c\x1f\x1e\x1f\x1e\x1f\x1f\x1e\x1f\x1e\x1f"[month-1])
+}
+
+// daysBefore is how many days lie between 1970 and a day, of the year 0 or later.
+// It counts in years that begin in March, so that the day of a leap year is the
+// last, and in cycles of 400 years, which have 146,097 days each.
+func daysBefore(year, month, day int) int64 {
+	if month -= 3; month < 0 {
+		month += 12
+		year--
+	}
+	year += 400 // the year 0 begins in March, too
+	inYear := (153*month+2)/5 + day - 1
+	return int64(year/400*146097+year%400*365+year%400/4-year%400/100+inYear) - 719468 - 146097
 }
 
 // zone returns what the local time of a zone, Z or a numeric offset within a

@@ -78,30 +78,41 @@ func NewDecoder(partitions int32) *Decoder {
 
 // Decode decides whether raw can become a row, and where its key belongs.
 func (d *Decoder) Decode(raw Raw) Record {
-	r := Record{Raw: raw}
-	d.Identify(&r)
-	if r.Reason == "" {
-		r.Hash = event.PayloadHash(r.Event.Payload)
-	}
+	var r Record
+	d.DecodeInto(&r, &raw)
 	return r
+}
+
+// DecodeInto is Decode into r, whatever it held before.
+func (d *Decoder) DecodeInto(r *Record, raw *Raw) {
+	r.Raw, r.Reason, r.Detail = *raw, "", ""
+	r.ID, r.Hash, r.Home = uuid.Nil, event.Hash{}, 0
+	d.decode(r, true)
 }
 
 // Identify sets what [Decoder.Decode] does of a record that has nothing but its Raw,
 // except Hash: for who only needs that where there is one to compare it with.
-func (d *Decoder) Identify(r *Record) {
+func (d *Decoder) Identify(r *Record) { d.decode(r, false) }
+
+func (d *Decoder) decode(r *Record, hashed bool) {
 	if len(r.Value) == 0 {
+		r.Event = event.Event{}
 		r.Reason, r.Detail = topic.ReasonEmpty, "the record has no value"
 		return
 	}
 	// No time is given: whether an event lay in the future was the edge's to
 	// say, and must not depend on when a record is read.
-	e, faults := d.events.Decode(r.Value, time.Time{})
+	var faults []event.Fault
+	if hashed {
+		r.Hash, faults = d.events.DecodeInto(&r.Event, r.Value, time.Time{})
+	} else {
+		r.Event, faults = d.events.Decode(r.Value, time.Time{})
+	}
 	if len(faults) > 0 {
 		r.Reason, r.Detail = topic.ReasonMalformed, faults[0].String()
 		return
 	}
-	r.Event = e
-	d.key = e.AppendKey(d.key[:0])
+	d.key = r.Event.AppendKey(d.key[:0])
 	r.ID = event.IDOf(d.key)
 	r.Home = event.Partition(d.key, d.partitions)
 }

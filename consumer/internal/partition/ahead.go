@@ -43,7 +43,7 @@ func readAhead(ctx context.Context, reader Reader, decoder *batch.Decoder) *ahea
 			}
 			records := make([]batch.Record, len(raws))
 			for i := range raws {
-				records[i] = decoder.Decode(raws[i])
+				decoder.DecodeInto(&records[i], &raws[i])
 			}
 			select {
 			case a.chunks <- chunk{records, reader.Position()}:
