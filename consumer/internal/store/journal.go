@@ -1,7 +1,9 @@
 package store
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -73,12 +75,8 @@ func (s *Store) journal(ctx context.Context, all []*journaling) error {
 		return fmt.Errorf("preparing entries for the journal: %w", err)
 	}
 	defer b.Close() //nolint:errcheck // after Send it has nothing left to say
-	for _, j := range all {
-		for i := range j.entries {
-			if err := appendEntry(b, j, &j.entries[i]); err != nil {
-				return fmt.Errorf("entry of offset %d for the journal: %w", j.entries[i].Offset, err)
-			}
-		}
+	if err := appendEntries(b, linesOf(all)); err != nil {
+		return fmt.Errorf("entries for the journal: %w", errors.Join(err, b.Abort()))
 	}
 	if err := b.Send(); err != nil {
 		return fmt.Errorf("writing to the journal: %w", err)
@@ -86,26 +84,81 @@ func (s *Store) journal(ctx context.Context, all []*journaling) error {
 	return nil
 }
 
-func appendEntry(b driver.Batch, j *journaling, e *Entry) error {
-	var none event.Hash
-	kind, batchHash, payloadHash := e.Kind, none, e.Hash
-	switch e.Kind {
-	case Fated:
-		kind = "fate"
-	case Batch:
-		batchHash, payloadHash = e.Hash, none
+// line is an entry with whose it is.
+type line struct {
+	*Entry
+	of *journaling
+}
+
+func linesOf(all []*journaling) []line {
+	var lines []line
+	for _, j := range all {
+		for i := range j.entries {
+			lines = append(lines, line{&j.entries[i], j})
+		}
 	}
-	var text string
-	if e.Fate == dedup.Conflict {
-		text = string(e.Event.Payload)
+	return lines
+}
+
+// appendEntries appends lines by the column: a value at a time would cost several
+// times as much.
+func appendEntries(b driver.Batch, lines []line) error {
+	batches := func(l line) bool { return l.Kind == Batch }
+	return errors.Join(
+		column(b, 0, lines, func(l line) uuid.UUID { return l.of.self.TopicID }),
+		column(b, 1, lines, func(l line) string { return l.of.topic }),
+		column(b, 2, lines, func(l line) int32 { return l.of.self.Partition }),
+		column(b, 3, lines, func(l line) string { return cmp.Or(string(l.Kind), "fate") }),
+		column(b, 4, lines, func(l line) int64 { return l.Offset }),
+		column(b, 5, lines, func(l line) int64 { return l.Last }),
+		column(b, 6, lines, func(l line) string { return string(l.Fate) }),
+		column(b, 7, lines, func(l line) uint64 { return l.Records }),
+		column(b, 8, lines, func(l line) uint64 { return l.Rows }),
+		column(b, 9, lines, func(line) uint16 { return event.RuleVersion }),
+		column(b, 10, lines, func(l line) string { return hashIf(batches(l), &l.Hash) }),
+		column(b, 11, lines, func(l line) int32 { return l.Epoch }),
+		column(b, 12, lines, func(l line) uuid.UUID { return l.ID }),
+		column(b, 13, lines, func(l line) string { return l.Event.Source }),
+		column(b, 14, lines, func(l line) string { return l.Event.EventType }),
+		column(b, 15, lines, func(l line) string { return l.Event.ActorID }),
+		column(b, 16, lines, func(l line) time.Time {
+			if l.Event.OccurredAt.IsZero() {
+				return time.Unix(0, 0).UTC()
+			}
+			return l.Event.OccurredAt
+		}),
+		column(b, 17, lines, func(l line) string {
+			if l.Fate == dedup.Conflict {
+				return string(l.Event.Payload)
+			}
+			return ""
+		}),
+		column(b, 18, lines, func(l line) string { return hashIf(!batches(l), &l.Hash) }),
+		column(b, 19, lines, func(l line) uuid.UUID { return l.First.TopicID }),
+		column(b, 20, lines, func(l line) int32 { return l.First.Partition }),
+		column(b, 21, lines, func(l line) int64 { return l.First.Offset }),
+		column(b, 22, lines, func(l line) string { return l.Reason }),
+		column(b, 23, lines, func(l line) string { return l.Detail }),
+		column(b, 24, lines, func(l line) int32 { return l.ForwardedTo }),
+		column(b, 25, lines, func(l line) time.Time { return timestamp(l.Timestamp) }),
+	)
+}
+
+// column appends what value makes of each line to the nth column.
+func column[T any](b driver.Batch, nth int, lines []line, value func(line) T) error {
+	values := make([]T, len(lines))
+	for i, l := range lines {
+		values[i] = value(l)
 	}
-	at := e.Event.OccurredAt
-	if at.IsZero() {
-		at = time.Unix(0, 0).UTC()
+	return b.Column(nth).Append(values)
+}
+
+// hashIf is h as the driver wants it, or of nothing.
+func hashIf(wanted bool, h *event.Hash) string {
+	if !wanted {
+		h = new(event.Hash)
 	}
-	return b.Append(j.self.TopicID, j.topic, j.self.Partition, string(kind), e.Offset, e.Last, string(e.Fate), e.Records, e.Rows,
-		uint16(event.RuleVersion), string(batchHash[:]), e.Epoch, e.ID, e.Event.Source, e.Event.EventType, e.Event.ActorID, at,
-		text, string(payloadHash[:]), e.First.TopicID, e.First.Partition, e.First.Offset, e.Reason, e.Detail, e.ForwardedTo, timestamp(e.Timestamp))
+	return string(h[:])
 }
 
 // FatesWithin holds for the journal's fates that reach into a range of offsets; its
