@@ -77,17 +77,10 @@ type Decision struct {
 func Decide(records []batch.Record, self topic.Origin, known Known) []Decision {
 	out := make([]Decision, len(records))
 	rows := newOwn(records)
-	here := func(id uuid.UUID) (First, bool) {
-		i, ok := rows.row(id)
-		if !ok {
-			return First{}, false
-		}
-		return First{Origin: topic.Origin{TopicID: self.TopicID, Partition: self.Partition, Offset: records[i].Offset}, Hash: records[i].Hash}, true
-	}
+	origin := self
 	for i := range records {
-		r := &records[i]
-		origin := topic.Origin{TopicID: self.TopicID, Partition: self.Partition, Offset: r.Offset}
-		out[i] = decide(r, origin, known, here)
+		origin.Offset = records[i].Offset
+		out[i] = decide(&records[i], origin, &known, rows)
 		if out[i].Fate == Row {
 			rows.add(i)
 		}
@@ -95,7 +88,7 @@ func Decide(records []batch.Record, self topic.Origin, known Known) []Decision {
 	return out
 }
 
-func decide(r *batch.Record, origin topic.Origin, known Known, here func(uuid.UUID) (First, bool)) Decision {
+func decide(r *batch.Record, origin topic.Origin, known *Known, rows *own) Decision {
 	if id, ok := known.Rows[r.Offset]; ok && !mutant.On("duplicate-of-itself") && r.Reason == "" && id == r.ID {
 		return Decision{Fate: Row, Stands: true}
 	}
@@ -116,11 +109,13 @@ func decide(r *batch.Record, origin topic.Origin, known Known, here func(uuid.UU
 			return Decision{Fate: fate, Stands: fate == Expired && known.Counted}
 		}
 	}
-	first, ok := here(r.ID)
-	if !ok {
-		if first, ok = known.First(r); ok && first.Origin == origin && !mutant.On("duplicate-of-itself") {
-			ok = false // a record is no duplicate of itself
-		}
+	first, ok := First{}, false
+	if i, here := rows.row(r.ID); here {
+		origin := origin
+		origin.Offset = rows.records[i].Offset
+		first, ok = First{Origin: origin, Hash: rows.records[i].Hash}, true
+	} else if first, ok = known.First(r); ok && first.Origin == origin && !mutant.On("duplicate-of-itself") {
+		ok = false // a record is no duplicate of itself
 	}
 	switch {
 	case !ok:

@@ -49,8 +49,8 @@ const (
 // occurred_at as fits in memory, and knows which that is. A key's occurred_at is
 // part of it, so it can only ever be in one page; a page not in memory is asked
 // of ClickHouse until the index has loaded it, which it does in the background
-// where keys are asked for. Nothing is too late to be found, and nothing waits
-// for a load.
+// where keys are asked for. Nothing is too late to be found, and nothing has to
+// wait for a load.
 //
 // A page holds every key of its minutes that has a row, as a fingerprint of 64
 // bits: it can say for certain that a key is free, and not quite that it is

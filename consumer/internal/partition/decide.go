@@ -2,7 +2,6 @@ package partition
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -70,18 +69,26 @@ func (o *Owner) holds(ctx context.Context, w *writing) (bool, error) {
 	return gone == w.gone, err
 }
 
-const (
-	// askFirst is how many keys of a range read again ClickHouse is asked for first,
-	// where many are to be asked for. If it has few of them, the index is loaded anew.
-	askFirst = 5_000
-	// loadWait is how long a range read again waits for that.
-	loadWait = 200 * time.Millisecond
-)
+// askFirst is how many keys of a range read again ClickHouse is asked for first,
+// where many are to be asked for. If it has few of them, the index is loaded anew.
+const askFirst = 5_000
+
+// loadWait is how long is waited for the index where so many keys would have to be
+// asked for. It is a variable for tests.
+var loadWait = 200 * time.Millisecond
 
 // taken are the keys of records that have rows.
 func (o *Owner) taken(ctx context.Context, records []*batch.Record, again bool) (map[uuid.UUID]dedup.First, error) {
 	taken := map[uuid.UUID]dedup.First{}
 	ask := o.look(records, taken)
+	if len(ask) >= askFirst && o.index.Stats().Loading {
+		// The first batches of a backlog, mostly: to ask for so many keys takes
+		// longer than most loads do.
+		if err := o.await(ctx); err != nil {
+			return nil, err
+		}
+		ask = o.look(ask, taken)
+	}
 	for len(ask) > 0 {
 		now := ask
 		if again && len(ask) > 2*askFirst {
@@ -117,6 +124,11 @@ func (o *Owner) reload(ctx context.Context) error {
 	if err := o.index.Take(ctx); err != nil {
 		o.logger.Warn("keys are asked of ClickHouse until they are loaded", "error", err)
 	}
+	return o.await(ctx)
+}
+
+// await waits a little for the load under way.
+func (o *Owner) await(ctx context.Context) error {
 	bound, cancel := context.WithTimeout(ctx, loadWait)
 	defer cancel()
 	if err := o.index.Wait(bound); err != nil && bound.Err() == nil {
@@ -161,10 +173,15 @@ type sorted struct {
 }
 
 func (o *Owner) sort(b *batch.Batch, decisions []dedup.Decision) sorted {
-	s := sorted{standing: map[dedup.Fate]int{}}
+	s := sorted{standing: map[dedup.Fate]int{}, rows: make([]*batch.Record, 0, len(b.Records))}
+	rows := 0 // counted apart: they are nearly all
 	for i := range b.Records {
-		r, d := &b.Records[i], decisions[i]
-		s.standing[d.Fate]++
+		r, d := &b.Records[i], &decisions[i]
+		if d.Fate == dedup.Row {
+			rows++
+		} else {
+			s.standing[d.Fate]++
+		}
 		if d.Stands {
 			if d.Fate == dedup.Row {
 				s.stored = append(s.stored, r)
@@ -180,6 +197,9 @@ func (o *Owner) sort(b *batch.Batch, decisions []dedup.Decision) sorted {
 			s.forward = append(s.forward, r)
 		}
 	}
+	if rows > 0 {
+		s.standing[dedup.Row] = rows
+	}
 	return s
 }
 
@@ -190,8 +210,10 @@ func (o *Owner) remember(s sorted) {
 	if mutant.On("stored-rows-forgotten") {
 		s.stored = nil
 	}
-	for _, r := range slices.Concat(s.stored, s.rows) {
-		origin := topic.Origin{TopicID: o.self.TopicID, Partition: o.cfg.Partition, Offset: r.Offset}
-		o.index.Add(r.Event.OccurredAt, r.ID, dedup.First{Origin: origin, Hash: r.Hash})
+	for _, rows := range [][]*batch.Record{s.stored, s.rows} {
+		for _, r := range rows {
+			origin := topic.Origin{TopicID: o.self.TopicID, Partition: o.cfg.Partition, Offset: r.Offset}
+			o.index.Add(r.Event.OccurredAt, r.ID, dedup.First{Origin: origin, Hash: r.Hash})
+		}
 	}
 }

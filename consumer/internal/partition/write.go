@@ -321,11 +321,11 @@ func (w *writing) leave(decisions []dedup.Decision) {
 func (o *Owner) entries(decisions []dedup.Decision, b *batch.Batch) []store.Entry {
 	var out []store.Entry
 	for i := range b.Records {
-		r, d := &b.Records[i], decisions[i]
+		r, d := &b.Records[i], &decisions[i]
 		if d.Stands || d.Fate == dedup.Row {
 			continue
 		}
-		e := entry(r, d)
+		e := entry(r, *d)
 		if d.Fate == dedup.Skipped {
 			_, e.Detail = o.cfg.SkippedTo(o.self.TopicID, r.Offset)
 		}
