@@ -40,6 +40,26 @@ func at(offset int64, when time.Time, size int) batch.Record {
 	return batch.Record{Raw: batch.Raw{Offset: offset, Value: make([]byte, size)}, Event: event.Event{OccurredAt: when}}
 }
 
+// What a record held before is gone, whatever is decoded into it.
+func TestDecodeInto(t *testing.T) {
+	raws := []batch.Raw{
+		{Offset: 1, Epoch: 2, Timestamp: time.UnixMilli(3), Key: []byte("k"), Headers: []batch.Header{{Key: "h"}},
+			Value: []byte(`{"source":"s","event_type":"t","actor_id":"u","occurred_at":"2026-01-02T03:04:05Z","client_event_id":"c","payload":{"b":1,"a":2}}`)},
+		{Offset: 2, Value: []byte(`{"source":"s","event_type":"t","actor_id":"u","occurred_at":"2026-01-02T03:04:06Z"}`)},
+		{Offset: 3, Value: []byte(`{"source":"s"}`)},
+		{Offset: 4},
+	}
+	d := batch.NewDecoder(12)
+	for _, before := range raws {
+		for _, raw := range raws {
+			want := d.Decode(raw)
+			got := d.Decode(before)
+			d.DecodeInto(&got, &raw)
+			require.Equal(t, want, got)
+		}
+	}
+}
+
 func TestLimits(t *testing.T) {
 	january := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	l := batch.Limits{Rows: 3, Bytes: 100, Age: time.Second, TablePartitions: 2}

@@ -241,15 +241,31 @@ func (r *reader) Next(ctx context.Context) ([]batch.Raw, error) {
 			}
 			continue
 		}
-		raws := make([]batch.Raw, 0, fetches.NumRecords())
-		fetches.EachRecord(func(rec *kgo.Record) {
-			r.position = rec.Offset + 1
-			if !rec.Attrs.IsControl() {
-				raws = append(raws, rawOf(rec))
-			}
-		})
-		return raws, nil
+		return r.raws(fetches), nil
 	}
+}
+
+// raws are the records of what was fetched, but for control records.
+func (r *reader) raws(fetches kgo.Fetches) []batch.Raw {
+	raws, most := make([]batch.Raw, 0, fetches.NumRecords()), 0
+	fetches.EachRecord(func(rec *kgo.Record) { most += len(rec.Headers) })
+	headers := make([]batch.Header, 0, most) // in one piece, rather than some pieces a record
+	fetches.EachRecord(func(rec *kgo.Record) {
+		r.position = rec.Offset + 1
+		if rec.Attrs.IsControl() {
+			return
+		}
+		raw := batch.Raw{Offset: rec.Offset, Epoch: rec.LeaderEpoch, Timestamp: rec.Timestamp, Key: rec.Key, Value: rec.Value}
+		if len(rec.Headers) > 0 {
+			at := len(headers)
+			for _, h := range rec.Headers {
+				headers = append(headers, batch.Header(h))
+			}
+			raw.Headers = headers[at:len(headers):len(headers)]
+		}
+		raws = append(raws, raw)
+	})
+	return raws
 }
 
 // Position implements [partition.Reader].
@@ -257,14 +273,6 @@ func (r *reader) Position() int64 { return r.position }
 
 // Close implements [partition.Reader].
 func (r *reader) Close() { r.client.Close() }
-
-func rawOf(rec *kgo.Record) batch.Raw {
-	raw := batch.Raw{Offset: rec.Offset, Epoch: rec.LeaderEpoch, Timestamp: rec.Timestamp, Key: rec.Key, Value: rec.Value}
-	for _, h := range rec.Headers {
-		raw.Headers = append(raw.Headers, batch.Header(h))
-	}
-	return raw
-}
 
 // ackBound is how long an acknowledgement may take. The record is tried on after
 // that: written then, it is a copy.
