@@ -130,8 +130,14 @@ func (t *tools) erase(ctx context.Context, a erase.Actor, wait time.Duration, dr
 	if err := a.Bury(ctx, conn, r.Operation); err != nil {
 		return err
 	}
-	if err := t.decidedBy(ctx, wait); err != nil {
+	under, err := t.decidedBy(ctx, wait)
+	if err != nil {
 		return fmt.Errorf("the tombstone stands, and nothing new of the actor is stored; what is stored is not erased yet: %w", err)
+	}
+	var taken tombstone.Set
+	taken.Erase(tombstone.HashOf(a.ID), a.Source, a.Upto)
+	if _, err := t.seal(ctx, under, &taken); err != nil {
+		return fmt.Errorf("not finished, run it again: %w", err)
 	}
 	if r.Found, err = a.Count(ctx, conn); err != nil {
 		return err
@@ -164,34 +170,47 @@ func (t *tools) takeAlone(ctx context.Context, run uuid.UUID) (release func(), e
 }
 
 // decidedBy returns when whatever is read from the log from now on is decided by
-// the tombstones that stand now, and all that was read before is journaled.
-func (t *tools) decidedBy(ctx context.Context, wait time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(tombstone.MaxAge + 500*time.Millisecond):
-	}
+// the tombstones that stand now, and all that was read before is journaled. It returns
+// the batches that may have been decided before: a late INSERT of one, by a member that
+// lost the partition, must be kept out.
+func (t *tools) decidedBy(ctx context.Context, wait time.Duration) ([]underWay, error) {
 	ranges, err := t.partitions(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	under, err := t.underWay(ctx, ranges)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-time.After(tombstone.MaxAge + 500*time.Millisecond):
+	}
+	if ranges, err = t.partitions(ctx); err != nil {
+		return nil, err
+	}
+	begun, err := t.underWay(ctx, ranges)
+	if err != nil {
+		return nil, err
+	}
+	under = append(under, begun...)
 	deadline := time.Now().Add(wait)
 	if err := t.reach(ctx, ranges, wait); err != nil {
-		return err
+		return nil, err
 	}
 	if err := t.reached(ctx, ranges); err != nil {
-		return err
+		return nil, err
 	}
-	if !mutant.On("open-intents-not-awaited") {
-		if err := t.ended(ctx, under, deadline); err != nil {
-			return err
+	for _, u := range under {
+		if mutant.On("open-intents-not-awaited") {
+			break
+		}
+		if err := t.ended(ctx, u, deadline); err != nil {
+			return nil, err
 		}
 	}
-	return erase.Landed(ctx, t.store.Conn())
+	return under, erase.Landed(ctx, t.store.Conn())
 }
 
 // reached tells whether the journal has got to the ends of ranges.

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/consumer/internal/erase"
+	"sluice/consumer/internal/tombstone"
 	"sluice/schemas/event"
 )
 
@@ -127,7 +128,8 @@ func (t *tools) retain(ctx context.Context, month time.Time, wait time.Duration,
 	if err := erase.Watermark(ctx, conn, month, r.Operation); err != nil {
 		return err
 	}
-	if err := t.decidedBy(ctx, wait); err != nil {
+	under, err := t.decidedBy(ctx, wait)
+	if err != nil {
 		return fmt.Errorf("the watermark stands, and nothing from before it is stored any more; nothing is dropped yet: %w", err)
 	}
 	if months, err = erase.Before(ctx, conn, month); err != nil {
@@ -137,6 +139,14 @@ func (t *tools) retain(ctx context.Context, month time.Time, wait time.Duration,
 	r.add(months)
 	for _, m := range months {
 		if err := m.Drop(ctx, conn, t.cfg.Kafka.Topic); err != nil {
+			return fmt.Errorf("not finished, run it again: %w", err)
+		}
+	}
+	// After the drop, which makes the table forget the month's tokens.
+	if sealed, err := t.seal(ctx, under, &tombstone.Set{Before: month}); err != nil {
+		return fmt.Errorf("not finished, run it again: %w", err)
+	} else if sealed > 0 {
+		if err := erase.Late(ctx, conn, month); err != nil {
 			return fmt.Errorf("not finished, run it again: %w", err)
 		}
 	}

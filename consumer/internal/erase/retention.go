@@ -59,19 +59,28 @@ func Watermark(ctx context.Context, conn driver.Conn, month time.Time, operation
 // Drop counts a month's rows by partition of the log, writes the counts to the
 // journal, and drops the month. The counts stand at the month's first offset of
 // each partition, where no fate stands since a row does: so they are the same
-// however often this is begun, until the month is gone. Rows that have a fate all
-// the same are those of an erasure that was cut short.
+// however often this is begun, until the month is gone. Rows that have a fate of their
+// own all the same are those of an erasure that was cut short, or came late.
 func (t Taken) Drop(ctx context.Context, conn driver.Conn, topic string) error {
 	err := conn.Exec(ctx, taken+`
 		SELECT topic_id, ?, partition, 'fate', min(offset) AS first, first, 'expired', uniqExact(offset), -1, toDateTime64(0, 9, 'UTC'), min(record_timestamp)
 		FROM event_log WHERE _partition_id = ? AND (topic_id, partition, offset) NOT IN
-			(SELECT topic_id, partition, offset FROM journal WHERE entry = 'fate' AND fate = 'erased')
+			(SELECT topic_id, partition, offset FROM journal WHERE entry = 'fate' AND (fate = 'erased' OR fate = 'expired' AND records = 1))
 		GROUP BY topic_id, partition`, topic, fmt.Sprint(t.Month))
 	if err != nil {
 		return fmt.Errorf("counting the rows of %d: %w", t.Month, err)
 	}
 	if err := conn.Exec(ctx, fmt.Sprintf("ALTER TABLE event_log DROP PARTITION %d", t.Month)); err != nil {
 		return fmt.Errorf("dropping the month %d: %w", t.Month, err)
+	}
+	return nil
+}
+
+// Late deletes rows from before month that came after it was dropped, each of which
+// has a fate of its own; unlike a drop it leaves their tokens behind.
+func Late(ctx context.Context, conn driver.Conn, month time.Time) error {
+	if err := mutate(ctx, conn, "ALTER TABLE event_log DELETE WHERE occurred_at < fromUnixTimestamp64Nano(?, 'UTC')", month.UnixNano()); err != nil {
+		return fmt.Errorf("deleting rows that came late: %w", err)
 	}
 	return nil
 }

@@ -34,10 +34,10 @@ const (
 func (o *Owner) rows(ctx context.Context, token string, w *writing, rows []*batch.Record) (refused []*batch.Record, err error) {
 	compare := w.compare
 	for attempt := 0; len(rows) > 0; attempt++ {
-		if attempt > mends+2 {
+		if attempt > Mends {
 			return nil, fmt.Errorf("%d rows are not in event_log although ClickHouse took them", len(rows))
 		}
-		err := o.insert(ctx, mendToken(token, attempt), rows)
+		err := o.insert(ctx, MendToken(token, attempt), rows)
 		if err != nil && failure.Of(err) == failure.Refused {
 			refused, err := o.halve(ctx, token, rows, w.b.First, w.in.Last, err)
 			if err != nil || len(refused) > 0 {
@@ -57,7 +57,12 @@ func (o *Owner) rows(ctx context.Context, token string, w *writing, rows []*batc
 	return nil, nil
 }
 
-func mendToken(token string, attempt int) string {
+// Mends is after how many attempts no token of a sequence is left.
+const Mends = mends + 2
+
+// MendToken is the nth token of the sequence that whoever mends a batch walks: its
+// own first.
+func MendToken(token string, attempt int) string {
 	switch {
 	case attempt == 0:
 		return token

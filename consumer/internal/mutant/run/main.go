@@ -37,6 +37,7 @@ var (
 	fencing   = suite{"./consumer/internal/group", "TestAnAssignmentThatIsOverCommitsNothing"}
 	hashes    = suite{"./consumer/internal/batch", "TestAValueIsNotTakenForRecords"}
 	standing  = suite{"./consumer", "TestWhatIsErasedWhileAnOwnerStandsStill"}
+	sealing   = suite{"./consumer", "TestALateInsertOfWhatWasTakenIsDropped"}
 	counting  = suite{"./consumer", "TestWhatHasExpiredIsCountedOnce"}
 )
 
@@ -50,6 +51,7 @@ var elsewhere = map[string][]suite{
 	"hash-without-lengths":      {hashes},
 	"taken-meanwhile-not-seen":  {standing},
 	"open-intents-not-awaited":  {standing},
+	"taken-not-sealed":          {sealing},
 	"expired-counted-again":     {counting},
 }
 
