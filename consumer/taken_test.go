@@ -127,7 +127,7 @@ func TestALateInsertOfWhatWasTakenIsTakenAgain(t *testing.T) {
 	}
 	s.caughtUp()
 	require.Equal(t, 3, s.total("expired"))
-	s.exec("INSERT INTO event_log (" + rowColumns + `) SELECT generateUUIDv4(), '', 's', 't', 'c', toDateTime64('2025-03-05 00:00:00', 9, 'UTC') + offset, '{}', toFixedString('', 16), now64(3),
+	s.exec("INSERT INTO event_log (" + rowColumns + `) SELECT generateUUIDv4(), '', 's', 't', toString(partition), toDateTime64('2025-03-05 00:00:00', 9, 'UTC') + offset, '{}', toFixedString('', 16), now64(3),
 		topic_id, partition, offset, record_timestamp FROM journal FINAL WHERE entry = 'fate' AND fate = 'expired'`)
 	require.Equal(t, 3, s.total("twice"))
 	require.NoError(t, s.command(&strings.Builder{}, again...))
