@@ -47,8 +47,9 @@ const (
 	// and was put through again.
 	HeaderRedrivenFrom = "redriven-from"
 	// HeaderReceivedAt is when the event was received, as [TimeFormat] writes it, of
-	// a record that the consumer wrote again: a log keeps records by their
-	// timestamps, so a copy has that of its writing.
+	// a record that the consumer wrote again, or that an edge held on its disk for
+	// long: a log keeps records by their timestamps, so these have that of their
+	// writing.
 	HeaderReceivedAt = "received-at"
 )
 

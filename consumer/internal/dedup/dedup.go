@@ -109,7 +109,8 @@ func decide(r *batch.Record, origin topic.Origin, known *Known, rows *own) Decis
 			return Decision{Fate: fate, Stands: fate == Expired && known.Counted}
 		}
 	}
-	first, ok := First{}, false
+	var first First
+	var ok bool
 	if i, here := rows.row(r.ID); here {
 		origin := origin
 		origin.Offset = rows.records[i].Offset

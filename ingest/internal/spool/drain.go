@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"sluice/ingest/internal/delivery"
+	"sluice/schemas/topic"
 )
 
 const (
@@ -56,11 +58,13 @@ func (s *Spool) send(ctx context.Context, c *Chunk) {
 	if !s.pace(ctx, int(c.Bytes)) {
 		return
 	}
-	for _, r := range c.Records {
-		r.Timestamp = s.notBefore(r.Timestamp)
-	}
 	begin := time.Now()
-	errs := s.log.Deliver(c.Records)
+	sent := make([]*kgo.Record, len(c.Records))
+	for i, r := range c.Records {
+		r.Timestamp = s.notBefore(r.Timestamp)
+		sent[i] = renewed(r, begin)
+	}
+	errs := s.log.Deliver(sent)
 	if errs != nil {
 		if err := s.oneByOne(ctx, c, errs); err != nil {
 			if ctx.Err() == nil && !errors.Is(err, kgo.ErrClientClosed) && !errors.Is(err, delivery.ErrStopped) {
@@ -80,6 +84,23 @@ func (s *Spool) send(ctx context.Context, c *Chunk) {
 	if errs == nil && now.Sub(begin) <= s.cfg.After {
 		s.mend()
 	}
+}
+
+// oldAfter is from what age on a record gets a new timestamp.
+const oldAfter = time.Hour
+
+// renewed is r with the timestamp of now, if r has waited for long: a log counts the
+// age of what it keeps by timestamps, and could delete an old one before it is read.
+// When it was received stands in a header, which the consumer goes by. r itself stays
+// as the disk has it.
+func renewed(r *kgo.Record, now time.Time) *kgo.Record {
+	if now.Sub(r.Timestamp) < oldAfter {
+		return r
+	}
+	c := *r
+	c.Timestamp = now
+	c.Headers = append(slices.Clip(r.Headers), kgo.RecordHeader{Key: topic.HeaderReceivedAt, Value: []byte(r.Timestamp.UTC().Format(topic.TimeFormat))})
+	return &c
 }
 
 // complain logs err, once until the log has taken something or err is another.
@@ -130,7 +151,7 @@ func (s *Spool) oneByOne(ctx context.Context, c *Chunk, errs []error) error {
 // alone sends the chunk's record i until it is acknowledged or set aside. An
 // error means that it is neither: the state of the log, which can change.
 func (s *Spool) alone(ctx context.Context, c *Chunk, i int) error {
-	r := c.Records[i]
+	r := renewed(c.Records[i], time.Now())
 	for tries := 1; ; tries++ {
 		errs := s.log.Deliver([]*kgo.Record{r})
 		if errs == nil {
@@ -141,7 +162,10 @@ func (s *Spool) alone(ctx context.Context, c *Chunk, i int) error {
 			return err
 		}
 		if delivery.Permanent(err) || tries == refusals {
-			return s.refuse(c, i, err)
+			if r == c.Records[i] {
+				return s.refuse(c, i, err)
+			}
+			r, tries = c.Records[i], 0 // it may have been the header too much
 		}
 		if !wait(ctx, retry/10) {
 			return ctx.Err()

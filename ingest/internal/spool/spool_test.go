@@ -247,7 +247,7 @@ func TestTheLogsErrors(t *testing.T) {
 // TestOrder: while an older event of a key is spooled, a later one goes behind it,
 // though the log would take it; other keys don't wait.
 func TestOrder(t *testing.T) {
-	s, log := newSpool(t, func(c *Config) { c.DrainBytes = 1 << 20 })
+	s, log := newSpool(t, func(c *Config) { c.DrainBytes, c.After = 1<<20, time.Minute })
 	require.NoError(t, s.limit.WaitN(t.Context(), s.limit.Burst())) // the drain has to wait
 	s.limit.SetLimit(0.001)
 	require.NoError(t, s.store.Append(t.Context(), some(1, 2)))
