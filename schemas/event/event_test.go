@@ -217,6 +217,10 @@ func TestDates(t *testing.T) {
 		_, msg := event.ParseTime(text)
 		require.NotEmpty(t, msg, text)
 	}
+	for text, say := range map[string]string{"2026-01-01t00:00:00Z": "write T", "2026-01-01T00:00:00z": "write Z", "2026-01-01T00:00:00.5z": "write Z"} {
+		_, msg := event.ParseTime(text)
+		require.Contains(t, msg, say, text)
+	}
 }
 
 func TestPartition(t *testing.T) {

@@ -43,7 +43,8 @@ func twoDigits(out []byte, n int) {
 // fractional digits and returns it in UTC. When s is not one, msg says why.
 //
 // It is stricter than time.Parse, which takes a comma before the fraction and
-// silently drops digits after the ninth. A leap second (":60") is refused: no
+// silently drops digits after the ninth. RFC 3339 lets an application refuse t and z
+// in lower case (section 5.6), as time.Parse does, too. A leap second (":60") is refused: no
 // column could hold it.
 func ParseTime(s string) (t time.Time, msg string) {
 	const shape = "dddd-dd-ddTdd:dd:dd"
@@ -52,7 +53,10 @@ func ParseTime(s string) (t time.Time, msg string) {
 	}
 	for i := range len(shape) {
 		c, want := s[i], shape[i]
-		if want == 'd' && (c < '0' || c > '9') || want != 'd' && c != want {
+		switch {
+		case want == 'T' && c == 't':
+			return time.Time{}, "has a lower-case t between date and time: write T"
+		case want == 'd' && (c < '0' || c > '9') || want != 'd' && c != want:
 			return time.Time{}, "is not a date and time"
 		}
 	}
@@ -75,8 +79,11 @@ func ParseTime(s string) (t time.Time, msg string) {
 		}
 		rest = rest[n:]
 	}
-	if rest == "" {
+	switch rest {
+	case "":
 		return time.Time{}, "has no zone"
+	case "z":
+		return time.Time{}, "has a lower-case z for a zone: write Z"
 	}
 	ahead, ok := zone(rest)
 	if !ok {
