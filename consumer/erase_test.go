@@ -128,9 +128,10 @@ func TestWhatIsErasedStaysGone(t *testing.T) {
 	require.NoError(t, err, "again: there is nothing left to do")
 	gone(106)
 	s.takenOnPurpose(replayed{Records: 422, Present: 316, Erased: 106})
-	// The fates are gone, the tombstone is not: a replay brings nothing back.
+	// The fates are gone, the tombstone is not: a replay brings nothing back but them.
 	s.exec("ALTER TABLE journal DELETE WHERE entry = 'fate' AND fate = 'erased' SETTINGS mutations_sync = 2")
-	s.takenOnPurpose(replayed{Records: 422, Present: 316, Erased: 106})
+	s.takenOnPurpose(replayed{Records: 422, Present: 316, Erased: 106, Written: 106})
+	gone(106)
 	stop()
 	stop = s.readAgain()
 	gone(106)
@@ -164,7 +165,11 @@ func (s *stack) takenOnPurpose(want replayed) {
 	rows := s.scalar("SELECT count() FROM event_log")
 	for _, args := range [][]string{{"--dry-run"}, {"--yes"}} {
 		got, said := s.replayed(0, append(args, "--from", "earliest")...)
-		require.Equal(s.t, want, got, said)
+		expected := want
+		if args[0] == "--dry-run" {
+			expected.Written = 0
+		}
+		require.Equal(s.t, expected, got, said)
 	}
 	// The table was begun before: it has rows that were taken since.
 	s.exec("CREATE TABLE rebuilt AS event_log")
@@ -462,4 +467,37 @@ func (s *stack) sheet() (text string) {
 	s.t.Helper()
 	require.NoError(s.t, s.store.Conn().QueryRow(s.t.Context(), `SELECT arrayStringConcat(groupArray(toString((partition, records, rows, duplicates, expired, lost, difference, gaps, twice))), ' ') FROM balance`).Scan(&text))
 	return text
+}
+
+// An actor's rows were lost from the table, then the actor was erased: of what was lost
+// the erasure could write no fate. A replay took the tombstone for one, so nothing gave
+// these records theirs, and the sheet stayed wrong. So it was with a forwarded record's
+// that was lost, once the event had expired.
+func TestAReplayGivesWhatWasErasedTheFateThatItLacks(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	defer s.consuming()()
+	now := time.Now().Add(-time.Hour)
+	for i := range 8 {
+		s.produce(recordOf("s", []string{"a", "b"}[i%2], now.Add(time.Duration(i)*time.Second), `{}`))
+	}
+	misplaced := recordOf("s", "old", time.Date(2025, 3, 5, 0, 0, 0, 0, time.UTC), `{}`)
+	misplaced.Topic = s.cfg.Kafka.Topic
+	misplaced.Partition = (event.Partition(misplaced.Key, s.cfg.Topics.Partitions) + 1) % s.cfg.Topics.Partitions
+	manual, err := kgo.NewClient(kgo.SeedBrokers(s.cfg.Kafka.Brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	require.NoError(t, err)
+	defer manual.Close()
+	require.NoError(t, manual.ProduceSync(t.Context(), misplaced).FirstErr())
+	s.caughtUp()
+	s.exec("ALTER TABLE event_log DELETE WHERE actor_id = 'a' SETTINGS mutations_sync = 2")
+	s.exec("ALTER TABLE journal DELETE WHERE fate = 'forwarded' SETTINGS mutations_sync = 2")
+	require.NoError(t, s.command(&strings.Builder{}, "erase", "--actor", "a", "--yes"))
+	require.NoError(t, s.command(&strings.Builder{}, "retention", "--before", "2025-05-01T00:00:00Z", "--yes"))
+	require.Equal(t, 5, s.wrong(), s.sheet())
+	require.NoError(t, s.command(&strings.Builder{}, "replay", "--from", "earliest", "--yes"))
+	s.caughtUp()
+	require.Zero(t, s.wrong(), s.sheet())
+	require.Equal(t, 4, s.total("erased"))
+	require.Equal(t, 1, s.total("forwarded"))
+	require.Equal(t, 4, s.total("rows"))
 }

@@ -64,7 +64,7 @@ replay runs at a time; who begins a second is told who runs the first.
   missing    has neither: this is what is written
   different  has another row than the record says; it stands ("consumer verify")
   expired,   retention or an erasure took it: it is not missing, and does not
-  erased     return
+  erased     return; an erased one that lacks its fate is given that
   good now   became a dead letter, and today's rules would take it; it is put
              through by --reprocess-under-schema, or "consumer dlq redrive"
 

@@ -100,11 +100,8 @@ func (r *running) run(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	n := r.sum(func(x replayed) int { return x.Missing })
-	if n == 0 {
-		return nil
-	}
-	if !r.confirm(fmt.Sprintf("%d records are missing. Have them written?", n)) {
+	n := r.sum(func(x replayed) int { return x.Missing }) // 0: at most what was erased lacks its fate
+	if n > 0 && !r.confirm(fmt.Sprintf("%d records are missing. Have them written?", n)) {
 		return errors.New("nothing was written: it was not confirmed (--yes does not ask)")
 	}
 	each, ctx := errgroup.WithContext(ctx)

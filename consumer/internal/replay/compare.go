@@ -22,8 +22,8 @@ type Diff struct {
 	// Missing ones neither.
 	Records, Present, Missing int
 	// Expired and Erased ones were taken on purpose, by retention or an erasure:
-	// nothing is missing of them, and nothing is written. They are in none of the
-	// other counts.
+	// nothing is missing of them, and nothing is written but the fate that an erased
+	// one may lack. They are in none of the other counts.
 	Expired, Erased int
 	// Different ones are present, and are not what their record says: a row of
 	// another event or payload, or a row and a fate at once. What is decided
@@ -91,8 +91,8 @@ type Comparison struct {
 type Chunk struct {
 	Next    int64 // the first offset that was not
 	Records int   // read for it, meant or not
-	// Missing are few ranges that cover all records that are missing (see
-	// [Spans]), in ascending order.
+	// Missing are few ranges that cover all records of which something is to be
+	// written (see [Spans]), in ascending order.
 	Missing []Span
 }
 

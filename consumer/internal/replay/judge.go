@@ -37,7 +37,7 @@ func (c Comparison) judge(r *batch.Record, s stored, origin topic.Origin, partit
 	}
 	d.Records++
 	fate := s.fate
-	if !s.row && fate == "" && good && c.Taken != nil {
+	if !s.row && fate == "" && good && r.Home == partition && c.Taken != nil {
 		fate, _ = c.Taken(&r.Event)
 	}
 	switch {
@@ -58,6 +58,9 @@ func (c Comparison) judge(r *batch.Record, s stored, origin topic.Origin, partit
 		return
 	case fate == dedup.Erased:
 		d.Erased++
+		if s.fate == "" { // its row was lost before, or its fate since: it gets one
+			missing.Add(r.Offset)
+		}
 		return
 	case s.fate != "":
 		d.Present++
