@@ -192,7 +192,7 @@ func (s ClickHouse) Past(ctx context.Context, r Range, from int64) (highest int6
 
 // Astray calls found for every record of the ranges that was forwarded and
 // whose key has neither a row nor a fate that says why not, and returns how
-// many there are.
+// many there are. The fate of what was taken on purpose names no key: tombstones tell.
 func (s ClickHouse) Astray(ctx context.Context, ranges []Range, found func(Finding)) (int, error) {
 	condition := "false"
 	for _, r := range ranges {
@@ -210,7 +210,11 @@ func (s ClickHouse) Astray(ctx context.Context, ranges []Range, found func(Findi
 		WHERE entry = 'fate' AND fate = 'forwarded' AND (`+condition+`)
 			AND occurred_at >= (SELECT if(count() = 0, toDateTime64('1900-01-01 00:00:00', 9, 'UTC'), max(upto)) FROM tombstones WHERE kind = 'before')
 			AND event_id NOT IN (SELECT event_id FROM event_log WHERE event_id IN (`+moved+`))
-			AND event_id NOT IN (SELECT event_id FROM journal WHERE entry = 'fate' AND fate IN ('dead_letter', 'skipped', 'expired', 'erased') AND event_id IN (`+moved+`))`)
+			AND event_id NOT IN (SELECT event_id FROM journal WHERE entry = 'fate' AND fate IN ('dead_letter', 'skipped', 'expired', 'erased') AND event_id IN (`+moved+`))
+			AND (topic_id, partition, offset) NOT IN (
+				SELECT j.topic_id, j.partition, j.offset FROM journal AS j
+				INNER JOIN (SELECT * FROM tombstones FINAL WHERE kind = 'actor') AS t ON t.actor = SHA256(j.actor_id)
+				WHERE j.entry = 'fate' AND j.fate = 'forwarded' AND t.source IN ('', j.source) AND j.occurred_at <= t.upto)`)
 	err = scanned(rows, err, func() error {
 		var f Finding
 		var source, eventType, actor string
