@@ -146,25 +146,41 @@ func (p *posting) post(ctx context.Context, e event.Event, due time.Time) {
 
 func (p *posting) wait() { p.all.Wait() }
 
+// do posts e until it is accepted: what a busy edge refuses is sent again a little
+// later, as a client would, while the clock goes on.
 func (p *posting) do(ctx context.Context, e event.Event) error {
+	for {
+		status, answer, err := p.once(ctx, e)
+		switch {
+		case err != nil:
+			return err
+		case status == http.StatusServiceUnavailable:
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(100 * time.Millisecond):
+				continue
+			}
+		case status != http.StatusAccepted || !bytes.Contains(answer, []byte(e.ID().String())):
+			return fmt.Errorf("a post of event %s got %d: %s", e.ID(), status, answer)
+		}
+		return nil
+	}
+}
+
+func (p *posting) once(ctx context.Context, e event.Event) (status int, answer []byte, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url, bytes.NewReader(e.AppendJSON(nil)))
 	if err != nil {
-		return err
+		return 0, nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := p.client.Do(req)
 	if err != nil {
-		return err
+		return 0, nil, err
 	}
 	defer resp.Body.Close()
-	answer, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return err
-	}
-	if resp.StatusCode != http.StatusAccepted || !bytes.Contains(answer, []byte(e.ID().String())) {
-		return fmt.Errorf("a post of event %s got %s: %s", e.ID(), resp.Status, answer)
-	}
-	return nil
+	answer, err = io.ReadAll(resp.Body)
+	return resp.StatusCode, answer, err
 }
 
 // sightings are when a query's answer first had which event.
