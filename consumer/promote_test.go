@@ -187,7 +187,8 @@ func builtIn(s *stack, file string) {
 		return string(out), cmd.ProcessState.ExitCode()
 	}
 	name := strings.Replace(strings.TrimSuffix(filepath.Base(file), ".sql"), "_", " ", 1)
-	parts := s.scalar("SELECT count() FROM system.parts WHERE table = 'event_log' AND active")
+	const rewrites = "SELECT count() FROM system.mutations WHERE table = 'event_log'" // parts may be merged meanwhile
+	before := s.scalar(rewrites)
 	said, status := run("doctor")
 	require.NotZero(s.t, status, "the doctor sees what is not applied: %s", said)
 	said, status = run("migrate")
@@ -200,7 +201,7 @@ func builtIn(s *stack, file string) {
 	require.NotEqual(s.t, 2, status, said)
 	require.NotContains(s.t, said, "page_view_duration_ms")
 	require.NotContains(s.t, said, "consumer migrate")
-	require.Equal(s.t, parts, s.scalar("SELECT count() FROM system.parts WHERE table = 'event_log' AND active"))
+	require.Equal(s.t, before, s.scalar(rewrites), "no row is rewritten")
 	_, said, status = s.says("migrate")
 	require.NotZero(s.t, status, "a program without it does not touch a newer schema")
 	require.Contains(s.t, said, "newer than this program")
