@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -48,12 +49,19 @@ var buildEdge = sync.OnceValues(func() (string, error) {
 	return bin, err
 })
 
+// freeAddress has a port that the system gives to nobody who asks for any: one of
+// those could be another's before the program has it.
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
+	for range 1000 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(12_000)))
+		if err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
+	}
+	require.FailNow(t, "no free port between 20000 and 32000")
+	return ""
 }
 
 func newProgram(t testing.TB, broker string, env ...string) *program {

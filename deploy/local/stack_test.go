@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -74,8 +75,7 @@ func freeConfig(t *testing.T) config {
 	require.NoError(t, c.addFlags(pflag.NewFlagSet("", pflag.ContinueOnError)))
 	var held []net.Listener
 	for _, p := range c.ports() {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
+		l := listenBelow(t)
 		held = append(held, l)
 		p.number = l.Addr().(*net.TCPAddr).Port
 	}
@@ -307,4 +307,18 @@ func (s *safeBuffer) String() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.b.String()
+}
+
+// listenBelow listens on a port that the system gives to nobody who asks for any: one
+// of those could be another's before the program that it is for has it.
+func listenBelow(t *testing.T) net.Listener {
+	t.Helper()
+	for range 1000 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(12_000)))
+		if err == nil {
+			return l
+		}
+	}
+	require.FailNow(t, "no free port between 20000 and 32000")
+	return nil
 }
