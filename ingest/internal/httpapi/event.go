@@ -97,11 +97,11 @@ func (a *API) postEvent(w http.ResponseWriter, r *http.Request) *problem.Error {
 	a.await(r, prefer, begun, s.deliveries[:])
 	a.metrics.events.accepted.Inc()
 	a.applied(w.Header(), prefer, false)
+	s.answer = appendAccepted(append(s.answer[:0], `{"accepted":true`...), &s.delivery)
+	writeJSON(w, acceptedStatus(s.delivery.Status), s.answer)
 	if !keepsAnswer(r) {
 		s.answer = nil
 	}
-	s.answer = appendAccepted(append(s.answer[:0], `{"accepted":true`...), &s.delivery)
-	writeJSON(w, acceptedStatus(s.delivery.Status), s.answer)
 	return nil
 }
 
