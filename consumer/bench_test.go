@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/prometheus/procfs"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -27,13 +28,15 @@ import (
 	"sluice/schemas/topic"
 )
 
-const benchRecords = 100_000
+// benchRecords are so many that what a consumer does once, to take a partition over,
+// is little beside them.
+const benchRecords = 300_000
 
 // BenchmarkLogToRow is the consumer, log to row with decoding, dedup, intents
 // and journal, beside two others in the same run: the floor, which fetches the
 // same records and inserts the same columns with nothing decoded or decided; and
 // "decoded", which also decodes each record, so that consumer against decoded is
-// what the protocol costs. One iteration is 100,000 records of one partition: the
+// what the protocol costs. One iteration is 300,000 records of one partition: the
 // demo's events with their times shifted, 5 % of them repeats.
 //
 // The floor's rows hold what the records hold, decoded before the clock starts:
@@ -41,10 +44,11 @@ const benchRecords = 100_000
 // processor's cache, which is another INSERT than the consumer's.
 //
 // rows/cpu-s is by the user and system time of this process alone, which is the
-// consumer: broker and ClickHouse are processes of their own. BENCH_BROKERS
-// names brokers to use instead of the local one.
+// consumer: broker and ClickHouse are processes of their own. path-rows/cpu-s is by
+// that of all three, but for merges that come later. BENCH_BROKERS names brokers to
+// use instead of the local one, whose time is not counted then.
 func BenchmarkLogToRow(b *testing.B) {
-	s := newBenchStack(b)
+	s, others := newBenchStack(b)
 	records := benchEvents(b, s.cfg.Kafka.Topic)
 	manual, err := kgo.NewClient(kgo.SeedBrokers(s.cfg.Kafka.Brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	require.NoError(b, err)
@@ -53,10 +57,15 @@ func BenchmarkLogToRow(b *testing.B) {
 	require.NoError(b, err)
 	k := s.log0()
 	defer k.Close()
-	rate := func(b *testing.B, cpu time.Duration) {
+	rate := func(b *testing.B, own, path time.Duration) {
 		n := float64(benchRecords) * float64(b.N)
 		b.ReportMetric(n/b.Elapsed().Seconds(), "rows/s")
-		b.ReportMetric(n/cpu.Seconds(), "rows/cpu-s")
+		b.ReportMetric(n/own.Seconds(), "rows/cpu-s")
+		b.ReportMetric(n/path.Seconds(), "path-rows/cpu-s")
+	}
+	taken := func() (own, path time.Duration) {
+		own = cpuTime()
+		return own, own + others()
 	}
 
 	for _, c := range []struct {
@@ -64,21 +73,22 @@ func BenchmarkLogToRow(b *testing.B) {
 		row  rowOf
 	}{{"floor", atHand(records)}, {"decoded", decoded()}} {
 		b.Run(c.name, func(b *testing.B) {
-			var cpu time.Duration
+			var own, path time.Duration
 			for b.Loop() {
 				b.StopTimer()
 				s.exec("TRUNCATE TABLE event_log")
 				from := s.fill(manual, records)
-				before := cpuTime()
+				ownBefore, pathBefore := taken()
 				b.StartTimer()
 				require.NoError(b, fetchAndInsert(b.Context(), s, k, id, from, c.row))
-				cpu += cpuTime() - before
+				ownAfter, pathAfter := taken()
+				own, path = own+ownAfter-ownBefore, path+pathAfter-pathBefore
 			}
-			rate(b, cpu)
+			rate(b, own, path)
 		})
 	}
 	b.Run("consumer", func(b *testing.B) {
-		var cpu time.Duration
+		var own, path time.Duration
 		for b.Loop() {
 			b.StopTimer()
 			s.exec("TRUNCATE TABLE event_log")
@@ -90,7 +100,7 @@ func BenchmarkLogToRow(b *testing.B) {
 			require.NoError(b, s.journalTo(id, end-benchRecords))
 			mon := unregistered()
 			stop := s.consumingShown(mon) // returns when it owns the partition: joining a group is not what is measured
-			before := cpuTime()
+			ownBefore, pathBefore := taken()
 			b.StartTimer()
 			// The monitor is asked, not ClickHouse: that would be work of the
 			// benchmark's own, on the consumer's account.
@@ -98,11 +108,12 @@ func BenchmarkLogToRow(b *testing.B) {
 				time.Sleep(10 * time.Millisecond)
 			}
 			b.StopTimer()
-			cpu += cpuTime() - before
+			ownAfter, pathAfter := taken()
+			own, path = own+ownAfter-ownBefore, path+pathAfter-pathBefore
 			stop()
 			b.StartTimer()
 		}
-		rate(b, cpu)
+		rate(b, own, path)
 	})
 }
 
@@ -115,19 +126,34 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// newBenchStack is a stack whose broker is a process of its own.
-func newBenchStack(b *testing.B) *stack {
+// newBenchStack is a stack whose broker is a process of its own. others is the user
+// and system time that the processes beside this one have taken.
+func newBenchStack(b *testing.B) (s *stack, others func() time.Duration) {
 	b.Helper()
 	b.Cleanup(defaults().GC.Apply())
 	brokers := os.Getenv("BENCH_BROKERS")
+	var pids []int
 	if brokers == "" {
-		brokers = brokerProcess(b)
+		var pid int
+		brokers, pid = brokerProcess(b)
+		pids = append(pids, pid)
 	}
-	return newStackOn(b, strings.Split(brokers, ","))
+	s = newStackOn(b, strings.Split(brokers, ","))
+	pids = append(pids, s.engine.PID())
+	return s, func() (sum time.Duration) {
+		for _, pid := range pids {
+			p, err := procfs.NewProc(pid)
+			require.NoError(b, err)
+			stat, err := p.Stat()
+			require.NoError(b, err)
+			sum += time.Duration(stat.CPUTime() * float64(time.Second))
+		}
+		return sum
+	}
 }
 
-// brokerProcess starts the local broker and returns its address.
-func brokerProcess(b *testing.B) string {
+// brokerProcess starts the local broker and returns its address and process.
+func brokerProcess(b *testing.B) (brokers string, pid int) {
 	b.Helper()
 	binary := filepath.Join(b.TempDir(), "broker")
 	build := exec.Command("go", "build", "-o", binary, "sluice/deploy/local/broker")
@@ -146,7 +172,7 @@ func brokerProcess(b *testing.B) string {
 	})
 	addr, err := bufio.NewReader(stdout).ReadString('\n')
 	require.NoError(b, err)
-	return strings.TrimSpace(addr)
+	return strings.TrimSpace(addr), cmd.Process.Pid
 }
 
 // benchEvents are the demo's events over and over, each time a minute later, every

@@ -164,7 +164,7 @@ type Batch struct {
 
 	bytes  int
 	months map[int]struct{}
-	month  int // the last record's, which the next one's mostly is
+	last   span // the last record's month, which the next one's mostly is
 	sum    hash.Hash
 	text   []byte // what sum has not been given yet
 }
@@ -183,6 +183,7 @@ func (b *Batch) Reset(first int64) *Batch {
 	clear(b.Records) // let go of the values
 	b.First, b.Records, b.bytes = first, b.Records[:0], 0
 	clear(b.months)
+	b.last = span{}
 	b.sum.Reset()
 	b.text = b.text[:0]
 	return b
@@ -199,20 +200,19 @@ func (b *Batch) Fits(r *Record, l Limits) bool {
 	if len(b.Records) >= l.Rows || b.bytes+size(r) > l.Bytes {
 		return false
 	}
-	m := month(r)
-	if m == b.month || len(b.months) < l.TablePartitions {
+	if b.last.holds(r) || len(b.months) < l.TablePartitions {
 		return true
 	}
-	_, known := b.months[m]
+	_, known := b.months[monthOf(r).number]
 	return known
 }
 
 // Add appends a copy of r, which must have a higher offset than the last.
 func (b *Batch) Add(r *Record) {
 	b.bytes += size(r)
-	if m := month(r); len(b.Records) == 0 || m != b.month {
-		b.month = m
-		b.months[m] = struct{}{}
+	if !b.last.holds(r) {
+		b.last = monthOf(r)
+		b.months[b.last.number] = struct{}{}
 	}
 	b.text = binary.BigEndian.AppendUint64(b.text, uint64(r.Offset))
 	b.text = binary.BigEndian.AppendUint64(b.text, uint64(r.Timestamp.UnixMilli()))
@@ -257,10 +257,23 @@ func (b *Batch) Hash() event.Hash {
 
 func size(r *Record) int { return len(r.Key) + len(r.Value) }
 
-// month is the table partition of a record, as event_log's PARTITION BY has it.
-func month(r *Record) int {
+// span is a month of occurred_at: a table partition of event_log.
+type span struct {
+	number   int   // as event_log's PARTITION BY has it; 0: what can't become a row
+	from, to int64 // in seconds, to exclusive; none of what can't become a row
+}
+
+func monthOf(r *Record) span {
 	if r.Reason != "" {
-		return 0
+		return span{}
 	}
-	return r.Event.OccurredAt.Year()*12 + int(r.Event.OccurredAt.Month())
+	year, month, _ := r.Event.OccurredAt.UTC().Date()
+	from := time.Date(year, month, 1, 0, 0, 0, 0, time.UTC)
+	return span{year*12 + int(month), from.Unix(), from.AddDate(0, 1, 0).Unix()}
+}
+
+// holds tells, with no calendar, whether r lies in the month.
+func (s span) holds(r *Record) bool {
+	at := r.Event.OccurredAt.Unix()
+	return r.Reason == "" && s.from <= at && at < s.to
 }

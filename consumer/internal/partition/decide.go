@@ -36,7 +36,7 @@ func (o *Owner) decide(ctx context.Context, w *writing) ([]dedup.Decision, error
 	open := make([]*batch.Record, 0, len(b.Records))
 	for i := range b.Records {
 		r := &b.Records[i]
-		if r.Reason != "" || r.Home != o.cfg.Partition && !mutant.On("misplaced-decided-in-place") || decided(r, known) {
+		if r.Reason != "" || r.Home != o.cfg.Partition && !mutant.On("misplaced-decided-in-place") || decided(r, &known) {
 			continue
 		}
 		open = append(open, r)
@@ -157,7 +157,7 @@ func (o *Owner) look(records []*batch.Record, taken map[uuid.UUID]dedup.First) (
 }
 
 // decided tells that what became of a record stands, whatever is known of its key.
-func decided(r *batch.Record, known dedup.Known) bool {
+func decided(r *batch.Record, known *dedup.Known) bool {
 	if id, ok := known.Rows[r.Offset]; ok && id == r.ID && !mutant.On("duplicate-of-itself") {
 		return true
 	}
