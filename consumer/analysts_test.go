@@ -2,9 +2,7 @@ package main
 
 import (
 	"bytes"
-	"compress/gzip"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -18,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"sluice/deploy/demo/sample"
 	"sluice/schemas/event"
 )
 
@@ -25,24 +24,12 @@ import (
 // received a millisecond after the one before it.
 func demoEvents(t testing.TB) []*kgo.Record {
 	t.Helper()
-	file, err := os.Open(filepath.Join("..", "deploy", "demo", "sample.ndjson.gz"))
-	require.NoError(t, err)
-	defer file.Close()
-	plain, err := gzip.NewReader(file)
+	events, err := sample.Events("")
 	require.NoError(t, err)
 	received := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 	var out []*kgo.Record
-	for lines := json.NewDecoder(plain); lines.More(); {
-		var line struct {
-			Source     string          `json:"source"`
-			EventType  string          `json:"event_type"`
-			ActorID    string          `json:"actor_id"`
-			OccurredAt time.Time       `json:"occurred_at"`
-			Payload    json.RawMessage `json:"payload"`
-		}
-		require.NoError(t, lines.Decode(&line))
-		e := event.Event{Source: line.Source, EventType: line.EventType, ActorID: line.ActorID, OccurredAt: line.OccurredAt.UTC(), Payload: line.Payload}
-		out = append(out, &kgo.Record{Key: e.AppendKey(nil), Value: e.AppendJSON(nil), Timestamp: received.Add(time.Duration(len(out)) * time.Millisecond)})
+	for i, e := range events {
+		out = append(out, &kgo.Record{Key: e.AppendKey(nil), Value: e.AppendJSON(nil), Timestamp: received.Add(time.Duration(i) * time.Millisecond)})
 	}
 	require.Len(t, out, 3000)
 	return out

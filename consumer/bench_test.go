@@ -2,11 +2,8 @@ package main
 
 import (
 	"bufio"
-	"bytes"
-	"compress/gzip"
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,8 +20,8 @@ import (
 	"sluice/consumer/internal/batch"
 	"sluice/consumer/internal/kafka"
 	"sluice/consumer/internal/monitor"
+	"sluice/deploy/demo/sample"
 	"sluice/deploy/local/lifeline"
-	"sluice/schemas/event"
 	"sluice/schemas/topic"
 )
 
@@ -179,20 +176,8 @@ func brokerProcess(b *testing.B) (brokers string, pid int) {
 // twentieth a repeat of one ten before it.
 func benchEvents(b *testing.B, topicName string) []*kgo.Record {
 	b.Helper()
-	file, err := os.Open(filepath.Join("..", "deploy", "demo", "sample.ndjson.gz"))
+	sample, err := sample.Events("")
 	require.NoError(b, err)
-	defer file.Close()
-	plain, err := gzip.NewReader(file)
-	require.NoError(b, err)
-	text, err := io.ReadAll(plain)
-	require.NoError(b, err)
-	var sample []event.Event
-	d := event.NewDecoder(event.Ceiling())
-	for line := range bytes.Lines(text) {
-		e, faults := d.Decode(bytes.TrimSpace(line), time.Time{})
-		require.Empty(b, faults)
-		sample = append(sample, e)
-	}
 	start := time.Now().UTC().Add(-time.Hour).Truncate(time.Hour)
 	out := make([]*kgo.Record, 0, benchRecords)
 	for i := range benchRecords {

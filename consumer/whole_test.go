@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
-	"compress/gzip"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -19,7 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"sluice/schemas/event"
+	"sluice/deploy/demo/sample"
 )
 
 // asCommand makes the test binary the consumer's command: what is killed must be a
@@ -45,27 +43,15 @@ func (s *stack) process(args ...string) (cmd *exec.Cmd, out, said *bytes.Buffer)
 	return cmd, out, said
 }
 
-// realEvents are the events of a file of lines; the sample that the repository
-// carries when EVENTS names none.
+// realEvents are the events of the file that EVENTS names, or else the demo's.
 func realEvents(t testing.TB) []*kgo.Record {
 	t.Helper()
-	name := os.Getenv("EVENTS")
-	if name == "" {
-		name = filepath.Join("..", "deploy", "demo", "sample.ndjson.gz")
-	}
-	f, err := os.Open(name)
+	events, err := sample.Events(os.Getenv("EVENTS"))
 	require.NoError(t, err)
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	require.NoError(t, err)
-	decoder := event.NewDecoder(event.Ceiling())
 	var out []*kgo.Record
-	for scan := bufio.NewScanner(z); scan.Scan(); {
-		e, faults := decoder.Decode(bytes.Clone(scan.Bytes()), time.Time{})
-		require.Empty(t, faults)
+	for _, e := range events {
 		out = append(out, &kgo.Record{Key: e.AppendKey(nil), Value: e.AppendJSON(nil)})
 	}
-	require.NotEmpty(t, out)
 	return out
 }
 

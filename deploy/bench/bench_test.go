@@ -91,7 +91,7 @@ func TestQuantile(t *testing.T) {
 
 // The rows that an experiment expects are counted by this.
 func TestSampleRepeatsWhatItMeansTo(t *testing.T) {
-	s, err := readSample(filepath.Join(root, "deploy", "demo", "sample.ndjson.gz"))
+	s, err := readSample()
 	require.NoError(t, err)
 	require.Greater(t, len(s.events), 1000)
 	base, keys := time.Unix(1_700_000_000, 0), map[string]bool{}

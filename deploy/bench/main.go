@@ -214,7 +214,7 @@ func run(ctx context.Context, cfg config, out io.Writer, tell *os.File) (err err
 	if b.library, err = install.Ensure(ctx, install.Dir(cfg.root), tell); err != nil {
 		return err
 	}
-	if b.sample, err = readSample(filepath.Join(cfg.root, "deploy", "demo", "sample.ndjson.gz")); err != nil {
+	if b.sample, err = readSample(); err != nil {
 		return err
 	}
 	if b.dir, err = os.MkdirTemp("", "sluice-bench-"); err != nil {

@@ -1,42 +1,21 @@
 package main
 
 import (
-	"bufio"
-	"compress/gzip"
-	"fmt"
 	"math"
-	"os"
-	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	demo "sluice/deploy/demo/sample"
 	"sluice/schemas/event"
 )
 
 // sample is the demo's events, over and over, at times of one's choice.
 type sample struct{ events []event.Event }
 
-func readSample(path string) (*sample, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	plain, err := gzip.NewReader(file)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	s, decoder := &sample{}, event.NewDecoder(event.Ceiling())
-	lines := bufio.NewScanner(plain)
-	for lines.Scan() {
-		e, faults := decoder.Decode(slices.Clone(lines.Bytes()), time.Time{})
-		if len(faults) > 0 {
-			return nil, fmt.Errorf("%s: %s", path, faults[0])
-		}
-		s.events = append(s.events, e)
-	}
-	return s, lines.Err()
+func readSample() (*sample, error) {
+	events, err := demo.Events("")
+	return &sample{events}, err
 }
 
 // event is the n-th event, at a time of its own: two of one time are repeats

@@ -3,12 +3,8 @@
 package main
 
 import (
-	"bufio"
-	"compress/gzip"
-	"io"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -18,38 +14,9 @@ import (
 
 	"sluice/deploy/chaos/internal/load"
 	"sluice/deploy/chaos/internal/plan"
-	"sluice/schemas/event"
+	"sluice/deploy/demo/sample"
 	"sluice/schemas/topic"
 )
-
-// realEvents reads NDJSON, in gzip or not: EVENTS, or else the demo's sample.
-func realEvents(t *testing.T) []event.Event {
-	t.Helper()
-	name := os.Getenv("EVENTS")
-	if name == "" {
-		name = filepath.Join(root, "deploy", "demo", "sample.ndjson.gz")
-	}
-	f, err := os.Open(name)
-	require.NoError(t, err)
-	defer f.Close()
-	var text io.Reader = f
-	if strings.HasSuffix(name, ".gz") {
-		text, err = gzip.NewReader(f)
-		require.NoError(t, err)
-	}
-	decoder := event.NewDecoder(event.DefaultLimits())
-	var out []event.Event
-	lines := bufio.NewScanner(text)
-	lines.Buffer(nil, 4<<20)
-	for lines.Scan() {
-		line := slices.Clone(lines.Bytes()) // the event refers to it
-		e, faults := decoder.Decode(line, time.Now())
-		require.Empty(t, faults, "%s", line)
-		out = append(out, e)
-	}
-	require.NoError(t, lines.Err())
-	return out
-}
 
 // All of the real events are posted twice while every two seconds one of VICTIMS
 // (by default the edge, the three consumers, the broker and the engine) is killed.
@@ -61,7 +28,8 @@ func TestANightOfKills(t *testing.T) {
 		victims = []string{plan.Edge, plan.Consumer(1), plan.Consumer(2), plan.Consumer(3), plan.Broker, plan.Engine}
 	}
 	var w load.Work
-	events := realEvents(t)
+	events, err := sample.Events(os.Getenv("EVENTS"))
+	require.NoError(t, err)
 	for range 2 {
 		for batch := range slices.Chunk(events, 1000) {
 			w.Posts = append(w.Posts, load.Post{At: time.Duration(len(w.Posts)) * 300 * time.Millisecond, Batch: true, Events: batch})

@@ -15,6 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/text/language"
 	"golang.org/x/text/message"
+
+	"sluice/deploy/demo/sample"
 )
 
 func printer() *message.Printer { return message.NewPrinter(language.English) }
@@ -53,13 +55,10 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
-func TestSampleIsWhatTheTextSays(t *testing.T) {
-	r, err := gzip.NewReader(bytes.NewReader(sample))
+func TestFirstThird(t *testing.T) {
+	text, err := sample.Text()
 	require.NoError(t, err)
-	text, err := io.ReadAll(r)
-	require.NoError(t, err)
-	require.Equal(t, 3000, bytes.Count(text, []byte("\n")))
-	third, err := firstThird(sample)
+	third, err := firstThird()
 	require.NoError(t, err)
 	require.Equal(t, 1000, bytes.Count(third, []byte("\n")))
 	require.True(t, bytes.HasPrefix(text, third))
@@ -114,7 +113,7 @@ func TestRun(t *testing.T) {
 	var out strings.Builder
 	d := fakes(t, 3, 0)
 	d.out = &out
-	require.NoError(t, d.run(t.Context(), sample))
+	require.NoError(t, d.run(t.Context()))
 	for _, want := range []string{
 		"Posted 3,000 events", "Posted the first 1,000 of them again", "dealt with all 4,000",
 		"1. How many", "   FROM sluice.events\n", "2. Which hours", "3. Was anything lost",
@@ -131,26 +130,26 @@ func TestRunBesideAnEdgeThatKnows(t *testing.T) {
 	var out strings.Builder
 	d := fakesKnowing(t, 0, 0, 900)
 	d.out, d.wait = &out, time.Second
-	require.NoError(t, d.run(t.Context(), sample))
+	require.NoError(t, d.run(t.Context()))
 	require.Contains(t, out.String(), "The edge knew that 1,800 of these")
 	require.Contains(t, out.String(), "dealt with all 2,200 records")
 }
 
 func TestRunSaysWhatIsWrong(t *testing.T) {
 	t.Run("the balance does not add up", func(t *testing.T) {
-		require.ErrorContains(t, fakes(t, 0, 2).run(t.Context(), sample), "off by 2 records")
+		require.ErrorContains(t, fakes(t, 0, 2).run(t.Context()), "off by 2 records")
 	})
 	t.Run("the consumer does not get there", func(t *testing.T) {
 		d := fakes(t, 1<<40, 0)
 		d.wait = 20 * time.Millisecond
-		require.ErrorContains(t, d.run(t.Context(), sample), "has 0 records, and 4000 were expected: gave up after 20ms")
+		require.ErrorContains(t, d.run(t.Context()), "has 0 records, and 4000 were expected: gave up after 20ms")
 	})
 	t.Run("nothing listens", func(t *testing.T) {
 		d := fakes(t, 0, 0)
 		gone := httptest.NewServer(nil)
 		d.clickhouse = gone.URL
 		gone.Close()
-		require.ErrorContains(t, explain(d.run(t.Context(), sample)), "start it with make run")
+		require.ErrorContains(t, explain(d.run(t.Context())), "start it with make run")
 	})
 	for name, answer := range map[string]struct {
 		status int
@@ -169,7 +168,7 @@ func TestRunSaysWhatIsWrong(t *testing.T) {
 			}))
 			defer edge.Close()
 			d.edge = edge.URL
-			require.ErrorContains(t, d.run(t.Context(), sample), answer.want)
+			require.ErrorContains(t, d.run(t.Context()), answer.want)
 		})
 	}
 }

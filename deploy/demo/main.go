@@ -6,9 +6,7 @@ package main
 
 import (
 	"bytes"
-	"compress/gzip"
 	"context"
-	_ "embed"
 	"errors"
 	"flag"
 	"fmt"
@@ -22,14 +20,9 @@ import (
 
 	"golang.org/x/text/language"
 	"golang.org/x/text/message"
-)
 
-// sample is the beginning of a public repository's history: 3,000 commits, one
-// event a line, who committed when. 111 of them were rebased or picked into
-// another branch, so their tuple comes again with another payload.
-//
-//go:embed sample.ndjson.gz
-var sample []byte
+	"sluice/deploy/demo/sample"
+)
 
 func main() {
 	httpPort := flag.String("http-port", env("HTTP_PORT", "8080"), "port of the edge on 127.0.0.1")
@@ -46,7 +39,7 @@ func main() {
 		wait:       30 * time.Second,
 		poll:       100 * time.Millisecond,
 	}
-	if err := d.run(ctx, sample); err != nil {
+	if err := d.run(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", explain(err))
 		os.Exit(1)
 	}
@@ -77,12 +70,12 @@ type demo struct {
 	poll             time.Duration // between looks at ClickHouse
 }
 
-// run posts the gzipped NDJSON events and shows what came of them. An event
+// run posts the sample and shows what came of it. An event
 // refused, records that do not arrive within the wait, and a balance that does
 // not add up are errors.
-func (d demo) run(ctx context.Context, events []byte) error {
+func (d demo) run(ctx context.Context) error {
 	p := message.NewPrinter(language.English)
-	again, err := firstThird(events)
+	again, err := firstThird()
 	if err != nil {
 		return fmt.Errorf("reading the sample: %w", err)
 	}
@@ -90,7 +83,7 @@ func (d demo) run(ctx context.Context, events []byte) error {
 	if err != nil {
 		return err
 	}
-	first, err := d.post(ctx, events, "gzip")
+	first, err := d.post(ctx, sample.Packed(), "gzip")
 	if err != nil {
 		return err
 	}
@@ -132,13 +125,9 @@ func (d demo) show(ctx context.Context, p *message.Printer) error {
 	return err
 }
 
-// firstThird returns the first third of the lines of gzipped NDJSON, unpacked.
-func firstThird(packed []byte) ([]byte, error) {
-	r, err := gzip.NewReader(bytes.NewReader(packed))
-	if err != nil {
-		return nil, err
-	}
-	text, err := io.ReadAll(r)
+// firstThird returns the first third of the sample's lines.
+func firstThird() ([]byte, error) {
+	text, err := sample.Text()
 	if err != nil {
 		return nil, err
 	}

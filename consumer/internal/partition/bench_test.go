@@ -1,13 +1,8 @@
 package partition_test
 
 import (
-	"bytes"
-	"compress/gzip"
 	"context"
-	"io"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"slices"
 	"syscall"
 	"testing"
@@ -22,7 +17,7 @@ import (
 	"sluice/consumer/internal/intent"
 	"sluice/consumer/internal/partition"
 	"sluice/consumer/internal/store"
-	"sluice/schemas/event"
+	"sluice/deploy/demo/sample"
 	"sluice/schemas/topic"
 )
 
@@ -113,20 +108,8 @@ type memoryLog struct {
 // repeat of one ten before it.
 func benchLog(b *testing.B) *memoryLog {
 	b.Helper()
-	file, err := os.Open(filepath.Join("..", "..", "..", "deploy", "demo", "sample.ndjson.gz"))
+	sample, err := sample.Events("")
 	require.NoError(b, err)
-	defer file.Close()
-	plain, err := gzip.NewReader(file)
-	require.NoError(b, err)
-	text, err := io.ReadAll(plain)
-	require.NoError(b, err)
-	var sample []event.Event
-	d := event.NewDecoder(event.Ceiling())
-	for line := range bytes.Lines(text) {
-		e, faults := d.Decode(bytes.TrimSpace(line), time.Time{})
-		require.Empty(b, faults)
-		sample = append(sample, e)
-	}
 	start := time.Now().UTC().Add(-time.Hour)
 	log := &memoryLog{}
 	for i := range benchRecords {

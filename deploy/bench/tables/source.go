@@ -1,19 +1,14 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
-	"cmp"
-	"compress/gzip"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"time"
 
 	"sluice/deploy/bench/scratch"
+	"sluice/deploy/demo/sample"
 )
 
 // The source's shape.
@@ -37,17 +32,11 @@ const sourceDatabase = "bench_source"
 // inserted are the columns that a consumer's INSERT names.
 const inserted = "event_id, client_event_id, source, event_type, actor_id, occurred_at, payload_text, payload_hash, received_at, topic_id, partition, offset, record_timestamp"
 
-// real sends a file's events as the table real.
-func (b *bench) real(ctx context.Context, c scratch.Client) (n int, err error) {
-	path := cmp.Or(b.cfg.events, filepath.Join(b.cfg.root, "deploy", "demo", "sample.ndjson.gz"))
-	file, err := os.Open(path)
+// real sends the events of --events as the table real, and says how many they are.
+func (b *bench) real(ctx context.Context, c scratch.Client) (int, error) {
+	events, err := sample.Events(b.cfg.events)
 	if err != nil {
 		return 0, err
-	}
-	defer file.Close()
-	plain, err := gzip.NewReader(file)
-	if err != nil {
-		return 0, fmt.Errorf("%s: %w", path, err)
 	}
 	if err := c.Exec(ctx, "CREATE TABLE real (nr UInt64, source LowCardinality(String), event_type LowCardinality(String), actor_id String, payload_text String) ENGINE = MergeTree ORDER BY nr"); err != nil {
 		return 0, err
@@ -63,19 +52,8 @@ func (b *bench) real(ctx context.Context, c scratch.Client) (n int, err error) {
 		body.WriteString(head)
 		return err
 	}
-	lines := bufio.NewScanner(plain)
-	lines.Buffer(nil, 1<<20)
-	for ; lines.Scan(); n++ {
-		var e struct {
-			Source    string          `json:"source"`
-			EventType string          `json:"event_type"`
-			ActorID   string          `json:"actor_id"`
-			Payload   json.RawMessage `json:"payload"`
-		}
-		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
-			return 0, fmt.Errorf("%s, line %d: %w", path, n+1, err)
-		}
-		if err := json.NewEncoder(body).Encode(map[string]any{"nr": n, "source": e.Source, "event_type": e.EventType, "actor_id": e.ActorID, "payload_text": cmp.Or(string(e.Payload), "{}")}); err != nil {
+	for nr, e := range events {
+		if err := json.NewEncoder(body).Encode(map[string]any{"nr": nr, "source": e.Source, "event_type": e.EventType, "actor_id": e.ActorID, "payload_text": string(e.Payload)}); err != nil {
 			return 0, err
 		}
 		if body.Len() > 8<<20 {
@@ -84,13 +62,7 @@ func (b *bench) real(ctx context.Context, c scratch.Client) (n int, err error) {
 			}
 		}
 	}
-	if err := errors.Join(lines.Err(), send()); err != nil {
-		return 0, fmt.Errorf("%s: %w", path, err)
-	}
-	if n == 0 {
-		return 0, fmt.Errorf("%s holds no event", path)
-	}
-	return n, nil
+	return len(events), send()
 }
 
 // source makes the rows that every table gets: source, type, actor and payload of
