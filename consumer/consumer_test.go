@@ -118,7 +118,7 @@ func (s *stack) verified() report {
 	t, err := openTools(cmd, s.cfg)
 	require.NoError(s.t, err)
 	defer t.close()
-	r, err := t.verify(s.t.Context(), 20*time.Second)
+	r, err := t.verify(s.t.Context(), 90*time.Second)
 	require.NoError(s.t, err)
 	return r
 }

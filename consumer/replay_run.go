@@ -173,13 +173,15 @@ func (t *tools) sayGone(ctx context.Context, ranges []planned) {
 type pace struct {
 	partitions int   // are compared at a time
 	offsets    int64 // of each are asked for at a time
+	first      int64 // and at first; 0: as many
+	inTurn     bool  // one chunk after the other is judged
 }
 
 var (
 	// beside owners that are asked meanwhile: as many of them have something to do.
-	beside = pace{4, replay.ChunkBeside}
+	beside = pace{4, replay.ChunkBeside, replay.ChunkBeside / 2, true}
 	// alone, ClickHouse answers about one while records of the other are decoded.
-	alone = pace{2, replay.ChunkAlone}
+	alone = pace{partitions: 2, offsets: replay.ChunkAlone}
 )
 
 // compare compares the ranges. lacks is told what is missing of
@@ -200,12 +202,16 @@ func (r *running) compare(ctx context.Context, how pace, lacks func(ctx context.
 		limit = rate.NewLimiter(rate.Limit(r.how.rate), 1<<30)
 		limit.AllowN(time.Now(), 1<<30)
 	}
+	var judging sync.Locker
+	if how.inTurn {
+		judging = new(sync.Mutex)
+	}
 	each, ctx := errgroup.WithContext(ctx)
 	each.SetLimit(how.partitions)
 	for i, x := range r.ranges {
 		each.Go(func() error {
 			c := replay.Comparison{
-				Open: r.kafka.OpenSmall, Offsets: how.offsets, Conn: r.store.Conn(), Filter: r.how.filter,
+				Open: r.kafka.OpenSmall, Offsets: how.offsets, First: how.first, Judging: judging, Conn: r.store.Conn(), Filter: r.how.filter,
 				Settled: func(o topic.Origin) bool { _, ok := settled[o]; return ok },
 				Taken:   gone.Fate,
 				Found: func(f replay.Found) {

@@ -1,9 +1,11 @@
 package replay
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
@@ -65,13 +67,19 @@ type Found struct {
 }
 
 // Comparison compares the log with ClickHouse by origin. It decides nothing and
-// writes nothing. Memory is bounded by what ClickHouse has of three chunks.
+// writes nothing. Memory is bounded by what ClickHouse has of three chunks, the last of
+// which may be half as large again.
 type Comparison struct {
 	Open   func(partition int32, from int64) (partition.Reader, error)
 	Conn   driver.Conn
 	Filter Filter
-	// Offsets are asked for at a time: [ChunkBeside] or [ChunkAlone].
-	Offsets int64
+	// Offsets are asked for at a time: [ChunkBeside] or [ChunkAlone]. First, if it is
+	// not 0, is how many at first, so that the owner has something to do soon.
+	Offsets, First int64
+	// Judging is held while a chunk is read and judged, by one of those that share it
+	// at a time: the first owner is asked before the others' chunks take its
+	// processor. It may be nil.
+	Judging sync.Locker
 	// Settled tells that somebody dealt with a dead letter already. It may be nil.
 	Settled func(topic.Origin) bool
 	// Taken tells that an event was taken on purpose, and by what: [dedup.Expired]
@@ -165,6 +173,9 @@ func (c Comparison) run(ctx context.Context, r Range, d *Diff, next *int64) erro
 		}
 		chunk := Chunk{Next: have.next}
 		var missing Spans
+		if c.Judging != nil {
+			c.Judging.Lock()
+		}
 		err := log.each(ctx, have.next, func(record *batch.Record) {
 			chunk.Records++
 			if !c.Filter.Meant(record) {
@@ -173,6 +184,9 @@ func (c Comparison) run(ctx context.Context, r Range, d *Diff, next *int64) erro
 			self, stored := have.of(record.Offset)
 			c.judge(record, stored, self, r.Partition, d, &missing)
 		})
+		if c.Judging != nil {
+			c.Judging.Unlock()
+		}
 		if err != nil { // what was told is not told again
 			if ctx.Err() != nil {
 				return ctx.Err()
@@ -199,8 +213,10 @@ func (c Comparison) ask(ctx context.Context, r Range, to chan<- answer) {
 	if have == nil {
 		have = c.stored
 	}
+	size := cmp.Or(c.First, c.Offsets)
 	for at := r.From; at < r.To; {
-		a := answer{next: min(at+c.Offsets, r.To)}
+		a := answer{next: chunkEnd(at, size, r.To)}
+		size = c.Offsets
 		for _, part := range r.Parts(at, a.next-1) {
 			var p piece
 			if p, a.err = have(ctx, part); a.err != nil {
@@ -218,6 +234,15 @@ func (c Comparison) ask(ctx context.Context, r Range, to chan<- answer) {
 		}
 		at = a.next
 	}
+}
+
+// chunkEnd is where a chunk of some size from at ends. A small rest belongs to it: what
+// is missing of a chunk is asked for by itself, and would be an INSERT of its own.
+func chunkEnd(at, size, to int64) int64 {
+	if end := at + size; to-end >= size/2 {
+		return end
+	}
+	return to
 }
 
 // answer is what ClickHouse has of a chunk, which ends before next.

@@ -137,6 +137,31 @@ func TestComparisonGoesOnWhereReadingBroke(t *testing.T) {
 	}
 }
 
+// A range is cut into chunks with no small rest, which an owner would have to write by
+// itself: 265 records of a lost table were an INSERT like the 50,000 before them.
+func TestChunksLeaveNoSmallRest(t *testing.T) {
+	for _, tt := range []struct {
+		first, size, to int64
+		want            []int64
+	}{
+		{50, 50, 50, []int64{50}},
+		{50, 50, 1, []int64{1}},
+		{50, 50, 74, []int64{74}},
+		{50, 50, 75, []int64{50, 75}},
+		{50, 50, 170, []int64{50, 100, 170}},
+		{25, 50, 50, []int64{25, 50}},
+		{25, 50, 37, []int64{25, 37}},
+		{25, 50, 36, []int64{36}},
+	} {
+		var got []int64
+		for at, size := int64(0), tt.first; at < tt.to; size = tt.size {
+			at = chunkEnd(at, size, tt.to)
+			got = append(got, at)
+		}
+		require.Equal(t, tt.want, got, tt)
+	}
+}
+
 // What ClickHouse packs is taken apart as it was, and what can't be that is refused.
 func TestUnpack(t *testing.T) {
 	id, hash := uuid.New(), event.PayloadHash([]byte("{}"))
