@@ -1,5 +1,6 @@
 // Package enginetest gives a test a ClickHouse server of its own: the local
-// engine, in a process of its own, on a free port and an empty data directory.
+// engine, in a process of its own, on a free port and an empty data directory, which
+// is in memory where there is room.
 package enginetest
 
 import (
@@ -56,7 +57,7 @@ func Start(tb testing.TB) *Engine {
 	if _, err := os.Stat(library); err != nil {
 		tb.Fatalf("the ClickHouse engine is not installed: run \"make engine\" in %s first (%v)", root, err)
 	}
-	e := &Engine{tb: tb, binary: build(tb, root), library: library, Dir: tb.TempDir(), log: &syncBuffer{}}
+	e := &Engine{tb: tb, binary: build(tb, root), library: library, Dir: dataDir(tb), log: &syncBuffer{}}
 	tb.Cleanup(func() {
 		if e.cmd != nil {
 			e.Stop()
