@@ -307,6 +307,7 @@ func TestAReplayGivesWhatWasErasedTheFateThatItLacks(t *testing.T) {
 	require.Zero(t, s.wrong(), s.sheet())
 	require.Equal(t, 4, s.total("erased"))
 	require.Equal(t, 1, s.total("forwarded"))
+	require.Zero(t, s.scalar("SELECT count() FROM journal WHERE actor_id = 'old'"), "nor does what is forwarded name it")
 	require.Equal(t, 4, s.total("rows"))
 }
 
@@ -328,6 +329,54 @@ func TestVerifyKnowsThatWhatWasForwardedIsErased(t *testing.T) {
 	}
 	require.Eventually(t, func() bool { return s.total("erased") == 1 && s.total("rows") == 1 }, time.Minute, 20*time.Millisecond)
 	require.True(t, s.caughtUp().OK)
+	require.Equal(t, 2, s.total("forwarded"))
+	require.EqualValues(t, 1, s.scalar("SELECT count() FROM journal WHERE actor_id = 'a'"), "another's")
 	s.exec("ALTER TABLE event_log DELETE WHERE source = 'another' SETTINGS mutations_sync = 2")
 	require.False(t, s.verified().OK, "another's is missed")
+}
+
+// Whether it was taken was asked after whether a record belongs elsewhere, or is to be
+// skipped: the journal's line of one that came after the erasure named the actor, until
+// the same erasure ran again. A retention left what was forwarded before it as it was.
+func TestWhatIsTakenIsNotNamedWhereItIsForwardedOrSkipped(t *testing.T) {
+	t.Parallel()
+	s := newStack(t)
+	stop := s.consuming()
+	defer func() { stop() }()
+	manual, err := kgo.NewClient(kgo.SeedBrokers(s.cfg.Kafka.Brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	require.NoError(t, err)
+	defer manual.Close()
+	produce := func(r *kgo.Record, away int32) *kgo.Record {
+		t.Helper()
+		r.Topic = s.cfg.Kafka.Topic
+		r.Partition = (event.Partition(r.Key, s.cfg.Topics.Partitions) + away) % s.cfg.Topics.Partitions
+		require.NoError(t, manual.ProduceSync(t.Context(), r).FirstErr())
+		return r
+	}
+	named := func() uint64 {
+		t.Helper()
+		return s.scalar("SELECT count() FROM journal WHERE actor_id != '' OR source != '' OR event_id != toUUID('00000000-0000-0000-0000-000000000000')" +
+			" OR payload_hash != toFixedString('', 16) OR toUnixTimestamp(occurred_at) != 0")
+	}
+	produce(recordOf("s", "b", time.Date(2025, 3, 5, 0, 0, 0, 0, time.UTC), `{}`), 1)
+	require.Eventually(t, func() bool { return s.total("rows") == 1 }, time.Minute, 20*time.Millisecond)
+	require.EqualValues(t, 1, named())
+	require.NoError(t, s.command(&strings.Builder{}, "retention", "--before", "2025-05-01T00:00:00Z", "--yes"))
+	require.Zero(t, named(), "forwarded, then expired")
+	require.NoError(t, s.command(&strings.Builder{}, "erase", "--actor", "a", "--yes"))
+	produce(recordOf("s", "a", time.Now().Add(-time.Hour), `{}`), 1)
+	produce(recordOf("s", "b", time.Date(2025, 3, 6, 0, 0, 0, 0, time.UTC), `{}`), 1)
+	require.Eventually(t, func() bool { return s.total("erased") == 1 && s.total("expired") == 2 }, time.Minute, 20*time.Millisecond)
+	require.True(t, s.caughtUp().OK)
+	require.Zero(t, named(), "forwarded when it was taken already")
+	require.Equal(t, 3, s.total("forwarded"))
+	stop()
+	r := produce(recordOf("s", "a", time.Now().Add(-2*time.Hour), `{}`), 0)
+	_, said, status := s.says("skip", "--partition", fmt.Sprint(r.Partition), "--from", fmt.Sprint(r.Offset), "--to", fmt.Sprint(r.Offset+1), "--why", "ticket 7", "--yes")
+	require.Zero(t, status, said)
+	stop = s.consuming()
+	require.True(t, s.caughtUp().OK)
+	require.Zero(t, named())
+	require.EqualValues(t, 1, s.scalar("SELECT count() FROM journal WHERE fate = 'skipped' AND endsWith(detail, 'ticket 7')"))
+	require.Zero(t, s.wrong(), s.sheet())
 }

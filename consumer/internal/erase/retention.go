@@ -103,11 +103,12 @@ func Unexpired(ctx context.Context, conn driver.Conn) error {
 	return nil
 }
 
-// Scrub empties the journal's duplicates and conflicts of what has expired: the
-// payloads of conflicts are kept no longer than rows.
+// Scrub empties the journal's lines of what has expired: the payloads of conflicts are
+// kept no longer than rows, nor is anything else of an event. What was forwarded stays
+// that; a duplicate or a conflict is one of nothing now.
 func Scrub(ctx context.Context, conn driver.Conn, month time.Time) error {
-	err := mutate(ctx, conn, "ALTER TABLE journal UPDATE fate = 'expired', "+scrub+`
-		WHERE entry = 'fate' AND fate IN ('duplicate', 'conflict') AND event_id != toUUID('00000000-0000-0000-0000-000000000000') AND occurred_at < fromUnixTimestamp64Nano(?, 'UTC')`, month.UnixNano())
+	err := mutate(ctx, conn, "ALTER TABLE journal UPDATE fate = if(fate = 'forwarded', fate, 'expired'), "+scrub+`
+		WHERE entry = 'fate' AND fate IN ('duplicate', 'conflict', 'forwarded') AND event_id != toUUID('00000000-0000-0000-0000-000000000000') AND occurred_at < fromUnixTimestamp64Nano(?, 'UTC')`, month.UnixNano())
 	if err != nil {
 		return fmt.Errorf("emptying the journal's lines of what has expired: %w", err)
 	}

@@ -93,7 +93,7 @@ func (o *Owner) write(ctx context.Context, w *writing) (sorted, error) {
 			return sorted{}, err
 		}
 		w.leave(decisions)
-		s, lines := o.sort(w.b, decisions), o.entries(decisions, w.b)
+		s, lines := o.sort(w.b, decisions), o.entries(w, decisions)
 		if !w.live && len(s.rows) == 0 && len(lines) == 0 {
 			return s, nil // a range read again of which nothing is missing
 		}
@@ -314,33 +314,5 @@ func (w *writing) leave(decisions []dedup.Decision) {
 		if w.only != nil && !w.only(&w.b.Records[i]) {
 			decisions[i] = dedup.Decision{Stands: true}
 		}
-	}
-}
-
-// entries are the journal's lines for what is newly decided not to be a row.
-func (o *Owner) entries(decisions []dedup.Decision, b *batch.Batch) []store.Entry {
-	var out []store.Entry
-	for i := range b.Records {
-		r, d := &b.Records[i], &decisions[i]
-		if d.Stands || d.Fate == dedup.Row {
-			continue
-		}
-		e := entry(r, *d)
-		if d.Fate == dedup.Skipped {
-			_, e.Detail = o.cfg.SkippedTo(o.self.TopicID, r.Offset)
-		}
-		out = append(out, e)
-	}
-	return out
-}
-
-func entry(r *batch.Record, d dedup.Decision) store.Entry {
-	if d.Fate == dedup.Erased || d.Fate == dedup.Expired { // nothing of the event stays
-		return store.Entry{Offset: r.Offset, Last: r.Offset, Fate: d.Fate, Records: 1, Epoch: r.Epoch, Timestamp: r.Timestamp}
-	}
-	return store.Entry{
-		Offset: r.Offset, Last: r.Offset, Fate: d.Fate, Records: 1, Hash: r.Hash, Epoch: r.Epoch,
-		ID: r.ID, Event: r.Event, First: d.First.Origin, Reason: r.Reason, Detail: r.Detail,
-		ForwardedTo: r.Home, Timestamp: r.Timestamp,
 	}
 }

@@ -192,7 +192,8 @@ func (s ClickHouse) Past(ctx context.Context, r Range, from int64) (highest int6
 
 // Astray calls found for every record of the ranges that was forwarded and
 // whose key has neither a row nor a fate that says why not, and returns how
-// many there are. The fate of what was taken on purpose names no key: tombstones tell.
+// many there are. The fate of what was taken on purpose names no key: tombstones tell. What
+// was taken already when it was forwarded is named nowhere.
 func (s ClickHouse) Astray(ctx context.Context, ranges []Range, found func(Finding)) (int, error) {
 	condition := "false"
 	for _, r := range ranges {
@@ -208,6 +209,7 @@ func (s ClickHouse) Astray(ctx context.Context, ranges []Range, found func(Findi
 		SELECT topic_id, partition, offset, source, event_type, actor_id, toUnixTimestamp64Nano(occurred_at), forwarded_to
 		FROM journal FINAL
 		WHERE entry = 'fate' AND fate = 'forwarded' AND (`+condition+`)
+			AND event_id != toUUID('00000000-0000-0000-0000-000000000000')
 			AND occurred_at >= (SELECT if(count() = 0, toDateTime64('1900-01-01 00:00:00', 9, 'UTC'), max(upto)) FROM tombstones WHERE kind = 'before')
 			AND event_id NOT IN (SELECT event_id FROM event_log WHERE event_id IN (`+moved+`))
 			AND event_id NOT IN (SELECT event_id FROM journal WHERE entry = 'fate' AND fate IN ('dead_letter', 'skipped', 'expired', 'erased') AND event_id IN (`+moved+`))
