@@ -133,7 +133,9 @@ func (m *memory) Seen(_ context.Context, self topic.Origin) (store.Seen, error) 
 }
 
 // Counted is none: nothing expires here.
-func (m *memory) Counted(context.Context, topic.Origin) (int, error) { return 0, nil }
+func (m *memory) Counted(context.Context, topic.Origin) (int, bool, error) {
+	return 0, false, nil
+}
 
 func (m *memory) Keys(_ context.Context, from, to time.Time, p, count int32, add func(int32, uuid.UUID)) error {
 	m.mu.Lock()

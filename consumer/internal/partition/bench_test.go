@@ -185,7 +185,7 @@ func (nowhere) Barriers(context.Context, uuid.UUID) (map[int32]int32, error) {
 
 func (nowhere) Cuts(context.Context, topic.Origin) ([]store.Cut, error) { return nil, nil }
 
-func (nowhere) Counted(context.Context, topic.Origin) (int, error) { return 0, nil }
+func (nowhere) Counted(context.Context, topic.Origin) (int, bool, error) { return 0, false, nil }
 
 func (nowhere) LastBatch(context.Context, topic.Origin) (store.LastBatch, bool, error) {
 	return store.LastBatch{}, false, nil

@@ -16,22 +16,10 @@ import (
 // decide applies the rule. Where w is to be compared it asks first what has been
 // decided already.
 func (o *Owner) decide(ctx context.Context, w *writing) ([]dedup.Decision, error) {
-	b, known := w.b, dedup.Known{Counted: !w.live}
-	if o.cfg.Gone != nil {
-		gone, err := o.cfg.Gone(ctx)
-		if err != nil {
-			return nil, err
-		}
-		w.gone, known.Gone = gone, func(r *batch.Record) (dedup.Fate, bool) { return gone.Fate(&r.Event) }
-	}
-	if w.compare && !mutant.On("no-comparison") {
-		var err error
-		if known.Rows, err = o.store.RowsIn(ctx, o.self, b.First, b.Last()); err != nil {
-			return nil, err
-		}
-		if known.Fates, err = o.store.FatesIn(ctx, o.self, b.First, b.Last()); err != nil {
-			return nil, err
-		}
+	b := w.b
+	known, err := o.known(ctx, w)
+	if err != nil {
+		return nil, err
 	}
 	open := make([]*batch.Record, 0, len(b.Records))
 	for i := range b.Records {
@@ -45,17 +33,39 @@ func (o *Owner) decide(ctx context.Context, w *writing) ([]dedup.Decision, error
 	if err != nil {
 		return nil, err
 	}
+	known.First = func(r *batch.Record) (dedup.First, bool) {
+		f, ok := taken[r.ID]
+		return f, ok
+	}
+	return dedup.Decide(b.Records, o.self, known), nil
+}
+
+// known is what is known of a batch but for its keys.
+func (o *Owner) known(ctx context.Context, w *writing) (dedup.Known, error) {
+	b, known := w.b, dedup.Known{Counted: !w.live}
+	if o.cfg.Gone != nil {
+		gone, err := o.cfg.Gone(ctx)
+		if err != nil {
+			return known, err
+		}
+		w.gone, known.Gone = gone, func(r *batch.Record) (dedup.Fate, bool) { return gone.Fate(&r.Event) }
+	}
+	if w.compare && !mutant.On("no-comparison") {
+		var err error
+		if known.Rows, err = o.store.RowsIn(ctx, o.self, b.First, b.Last()); err != nil {
+			return known, err
+		}
+		if known.Fates, err = o.store.FatesIn(ctx, o.self, b.First, b.Last()); err != nil {
+			return known, err
+		}
+	}
 	if o.cfg.SkippedTo != nil {
 		known.Skipped = func(offset int64) bool {
 			to, _ := o.cfg.SkippedTo(o.self.TopicID, offset)
 			return offset < to
 		}
 	}
-	known.First = func(r *batch.Record) (dedup.First, bool) {
-		f, ok := taken[r.ID]
-		return f, ok
-	}
-	return dedup.Decide(b.Records, o.self, known), nil
+	return known, nil
 }
 
 // holds tells whether nothing was taken on purpose since the batch was decided. It is

@@ -20,8 +20,9 @@ type Store interface {
 	RowsIn(ctx context.Context, self topic.Origin, first, last int64) (map[int64]uuid.UUID, error)
 	FatesIn(ctx context.Context, self topic.Origin, first, last int64) (map[int64]dedup.Fate, error)
 	// Counted is how many records that retention has counted lie where the journal
-	// has lost its ranges.
-	Counted(ctx context.Context, self topic.Origin) (int, error)
+	// has lost its ranges, less those of its ranges that lack a row or a fate; counted is
+	// false where retention has counted none.
+	Counted(ctx context.Context, self topic.Origin) (n int, counted bool, err error)
 	Rows(ctx context.Context, token string, self topic.Origin, rows []*batch.Record) error
 	Journal(ctx context.Context, token, topicName string, self topic.Origin, entries []store.Entry) error
 	// Stop ends every statement of a log that still runs, whoever began it.

@@ -106,6 +106,7 @@ type Owner struct {
 	islands    []store.Range // journaled ranges beyond next, past a gap
 	bound      store.Range   // an intent's range that no one has journaled
 	counted    int           // records that retention counted and no range has; -1: not asked yet
+	torn       bool          // the journal has lost ranges, or may have
 	epoch      int32         // of the last record journaled; -1: unknown
 	upTo       int64         // the end of what epoch speaks for
 	begun      string        // the hash of the records that were to be written there

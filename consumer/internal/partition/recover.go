@@ -54,6 +54,7 @@ func (o *Owner) recover(ctx context.Context) error {
 		seen.End, seen.Beyond = begin, max(seen.Beyond, seen.First-1)
 	}
 	o.next, o.compareTo, o.islands = max(seen.End, 0), seen.Beyond, seen.Islands
+	o.torn = len(o.islands) > 0 || w.Committed > o.next
 	if len(o.islands) > 0 {
 		o.logger.Warn("the journal has a gap: deciding it again, by comparison", "from", o.next, "to", o.islands[0].First)
 	}

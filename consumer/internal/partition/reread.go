@@ -98,34 +98,51 @@ func (o *Owner) reread(ctx context.Context, p *Progress, last int64, report func
 	if p.Next >= p.To {
 		return nil
 	}
-	reader, err := o.log.Open(p.Next)
-	if err != nil {
-		return err
-	}
-	defer reader.Close()
-	b := batch.New(p.Next)
-	flush := func() error {
-		if len(b.Records) == 0 {
-			return nil
-		}
+	err := o.walk(ctx, p.Next, p.To, last, func(b *batch.Batch) error {
 		if err := o.mend(ctx, b, p, max(p.To, p.whole), nil, nil); err != nil {
 			return err
 		}
 		p.Next = b.Last() + 1
-		b = batch.New(p.Next)
 		report(*p)
 		if err := o.index.Take(ctx); err != nil { // it keeps to its budget only so
 			o.logger.Warn("keys are asked of ClickHouse until they are loaded", "error", err)
 		}
 		return nil
+	})
+	if err != nil {
+		return err
 	}
-	for reader.Position() < p.To {
+	p.Next = p.To
+	return nil
+}
+
+// walk reads from one offset (inclusive) to another (exclusive) again and calls each
+// with what it finds, a batch at a time. The first ends at last, if that is positive,
+// whatever the limits are.
+func (o *Owner) walk(ctx context.Context, from, to, last int64, each func(*batch.Batch) error) error {
+	reader, err := o.log.Open(from)
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	b := batch.New(from)
+	flush := func() error {
+		if len(b.Records) == 0 {
+			return nil
+		}
+		if err := each(b); err != nil {
+			return err
+		}
+		b = batch.New(b.Last() + 1)
+		return nil
+	}
+	for reader.Position() < to {
 		raws, err := reader.Next(ctx)
 		if err != nil {
-			return fmt.Errorf("reading again from offset %d: %w", p.Next, err)
+			return fmt.Errorf("reading again from offset %d: %w", b.First, err)
 		}
 		for _, raw := range raws {
-			if raw.Offset >= p.To {
+			if raw.Offset >= to {
 				break
 			}
 			record := o.decoder.Decode(raw)
@@ -139,11 +156,7 @@ func (o *Owner) reread(ctx context.Context, p *Progress, last int64, report func
 			b.Add(&record)
 		}
 	}
-	if err := flush(); err != nil {
-		return err
-	}
-	p.Next = p.To
-	return nil
+	return flush()
 }
 
 // mend compares a journaled range and writes what is missing of it. to (exclusive)

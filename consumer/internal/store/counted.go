@@ -13,11 +13,15 @@ import (
 // Retention counts the rows it drops by the month, as one entry at the offset of the
 // first: where ranges of the journal are lost, which of the records there it counted
 // can't be told any more, but how many can, by what the sheet lacks.
-func (s *Store) Counted(ctx context.Context, self topic.Origin) (int, error) {
+//
+// The sheet lacks what was lost of event_log too: n is so much too small, negative even.
+// Who has the log can tell how much that is. counted is false, and n 0, where retention has
+// counted nothing of the partition.
+func (s *Store) Counted(ctx context.Context, self topic.Origin) (n int, counted bool, err error) {
 	rows, err := s.conn.Query(ctx, "SELECT DISTINCT offset, records FROM journal WHERE topic_id = ? AND partition = ? AND entry = 'fate' AND fate = 'expired' AND records > 1",
 		self.TopicID, self.Partition)
 	if err != nil {
-		return 0, fmt.Errorf("what retention has counted of partition %d: %w", self.Partition, err)
+		return 0, false, fmt.Errorf("what retention has counted of partition %d: %w", self.Partition, err)
 	}
 	defer rows.Close() //nolint:errcheck // Err below tells
 	counts := map[int64]uint64{}
@@ -25,21 +29,21 @@ func (s *Store) Counted(ctx context.Context, self topic.Origin) (int, error) {
 		var offset int64
 		var records uint64
 		if err := rows.Scan(&offset, &records); err != nil {
-			return 0, fmt.Errorf("what retention has counted of partition %d: %w", self.Partition, err)
+			return 0, false, fmt.Errorf("what retention has counted of partition %d: %w", self.Partition, err)
 		}
 		counts[offset] = records
 	}
 	if err := rows.Err(); err != nil {
-		return 0, fmt.Errorf("what retention has counted of partition %d: %w", self.Partition, err)
+		return 0, false, fmt.Errorf("what retention has counted of partition %d: %w", self.Partition, err)
 	}
 	if len(counts) == 0 {
-		return 0, nil
+		return 0, false, nil
 	}
 	ranges, err := s.ranges(ctx, self)
 	if err != nil {
-		return 0, fmt.Errorf("the journal's ranges of partition %d: %w", self.Partition, err)
+		return 0, false, fmt.Errorf("the journal's ranges of partition %d: %w", self.Partition, err)
 	}
-	var n, difference int64
+	var difference int64
 	first := int64(0)
 	if len(ranges) > 0 {
 		first = ranges[0].First
@@ -50,7 +54,7 @@ func (s *Store) Counted(ctx context.Context, self topic.Origin) (int, error) {
 			journaled = journaled || offset >= r.First && offset < r.End
 		}
 		if !journaled { // the sheet leaves it out; the record where it stands has its fate
-			n += int64(records) - 1
+			n += int(records) - 1
 		}
 	}
 	// While a retention is under way, or where one was cut short, rows that it has
@@ -59,28 +63,28 @@ func (s *Store) Counted(ctx context.Context, self topic.Origin) (int, error) {
 	err = s.conn.QueryRow(ctx, "SELECT count() FROM event_log WHERE topic_id = ? AND partition = ? AND occurred_at < (SELECT max(upto) FROM tombstones WHERE kind = 'before')",
 		self.TopicID, self.Partition).Scan(&dropping)
 	if err != nil {
-		return 0, fmt.Errorf("what retention has not dropped of partition %d: %w", self.Partition, err)
+		return 0, false, fmt.Errorf("what retention has not dropped of partition %d: %w", self.Partition, err)
 	}
-	n -= int64(dropping)
+	n -= int(dropping)
 	var sheets uint64
 	// Without what has both a row and a fate: that is another fault.
 	err = s.conn.QueryRow(ctx, "SELECT count(), sum(if(difference > 0, difference, difference + toInt64(twice))) FROM balance WHERE topic_id = ? AND partition = ?", self.TopicID, self.Partition).Scan(&sheets, &difference)
 	if err != nil {
-		return 0, fmt.Errorf("the sheet of partition %d: %w", self.Partition, err)
+		return 0, false, fmt.Errorf("the sheet of partition %d: %w", self.Partition, err)
 	}
 	if first > 0 { // the sheet has what lies before the first range, and stands there by itself
 		rows, err := s.RowsIn(ctx, self, 0, first-1)
 		if err != nil {
-			return 0, err
+			return 0, false, err
 		}
 		fates, err := s.FatesIn(ctx, self, 0, first-1)
 		if err != nil {
-			return 0, err
+			return 0, false, err
 		}
 		for offset := range fates {
 			rows[offset] = uuid.Nil
 		}
-		n -= int64(len(rows))
+		n -= len(rows)
 	}
-	return int(max(n-difference, 0)), nil
+	return n - int(difference), true, nil
 }
