@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
+	"sluice/consumer/internal/balance"
 	"sluice/consumer/internal/erase"
 	"sluice/consumer/internal/tombstone"
 	"sluice/schemas/event"
@@ -22,13 +23,24 @@ type expired struct {
 	Before    time.Time     `json:"before"`
 	Rows      uint64        `json:"rows"`
 	Months    []erase.Taken `json:"months"`
-	DryRun    bool          `json:"dry_run"`
+	// Missing is how many records have neither row nor fate; 0 where the watermark
+	// stands already.
+	Missing uint64 `json:"missing"`
+	DryRun  bool   `json:"dry_run"`
+}
+
+// retaining is what retention is to do.
+type retaining struct {
+	month time.Time // what occurred before it is to go
+	wait  time.Duration
+	dryRun, yes, asJSON,
+	despiteMissing bool
 }
 
 func retentionCommand() *cobra.Command {
 	var before string
-	var olderThan, wait time.Duration
-	var dryRun, yes, asJSON bool
+	var olderThan time.Duration
+	var how retaining
 	cmd := &cobra.Command{
 		Use:   "retention",
 		Short: "Drop the months before a time, and keep them from returning",
@@ -39,11 +51,15 @@ it and comes later gets the fate "expired"; then what each partition of the log 
 is counted in the journal, so that balance and verify stay right; then the month is
 dropped. Conflicts' payloads of the time go with it.
 
+Rows that were lost can't come back once they have expired, and the balance would lack
+them for good. So where it lacks any, and more is to expire than has already, nothing is
+done until a replay has brought them back, or --despite-missing is said.
+
 Let it run from a timer, as in cron: run again it does what is left to do.
 
 Exit status: 0 dropped, nothing to drop, or (--dry-run) listed, 1 refused: --yes is
-missing, 2 it could not be done, or not be finished: run it again, 3 another erasure
-or retention runs.`,
+missing, or rows are, 2 it could not be done, or not be finished: run it again, 3
+another erasure or retention runs.`,
 		Example: "  consumer retention --older-than 9600h --dry-run\n  consumer retention --before 2026-01-01T00:00:00Z --yes",
 		Args:    cobra.NoArgs,
 		RunE: comparing(func(cmd *cobra.Command, t *tools) error {
@@ -51,16 +67,18 @@ or retention runs.`,
 			if err != nil {
 				return err
 			}
-			return t.retain(cmd.Context(), erase.Month(at), wait, dryRun, yes, asJSON, cmd.OutOrStdout())
+			how.month = erase.Month(at)
+			return t.retain(cmd.Context(), how, cmd.OutOrStdout())
 		}),
 	}
 	f := cmd.Flags()
 	f.StringVar(&before, "before", "", "drop the months that ended by this time, as in 2026-01-01T00:00:00Z")
 	f.DurationVar(&olderThan, "older-than", 0, "drop the months that ended this long ago, as in 9600h")
-	f.DurationVar(&wait, "wait", time.Minute, "how long the consumer may take to reach the log's end first")
-	f.BoolVar(&dryRun, "dry-run", false, "list the months, and change nothing")
-	f.BoolVar(&yes, "yes", false, "do it")
-	f.BoolVar(&asJSON, "json", false, "print the result as one line of JSON")
+	f.DurationVar(&how.wait, "wait", time.Minute, "how long the consumer may take to reach the log's end first")
+	f.BoolVar(&how.dryRun, "dry-run", false, "list the months, and change nothing")
+	f.BoolVar(&how.yes, "yes", false, "do it")
+	f.BoolVar(&how.despiteMissing, "despite-missing", false, "do it though records have neither row nor fate: what of them expires is lost")
+	f.BoolVar(&how.asJSON, "json", false, "print the result as one line of JSON")
 	return cmd
 }
 
@@ -94,18 +112,21 @@ func retentionTime(before string, olderThan, keep time.Duration, now time.Time) 
 	return at, nil
 }
 
-func (t *tools) retain(ctx context.Context, month time.Time, wait time.Duration, dryRun, yes, asJSON bool, out io.Writer) error {
-	conn := t.store.Conn()
+func (t *tools) retain(ctx context.Context, how retaining, out io.Writer) error {
+	conn, month := t.store.Conn(), how.month
 	months, err := erase.Before(ctx, conn, month)
 	if err != nil {
 		return err
 	}
-	r := expired{Before: month, Months: []erase.Taken{}, DryRun: dryRun}
+	r := expired{Before: month, Months: []erase.Taken{}, DryRun: how.dryRun}
 	r.add(months)
-	if dryRun {
-		return r.write(out, asJSON)
+	if how.dryRun {
+		if r.Missing, err = t.missing(ctx, month); err != nil {
+			return err
+		}
+		return r.write(out, how.asJSON)
 	}
-	if !yes {
+	if !how.yes {
 		return exitError{1, fmt.Errorf("%d rows of %d months before %s would be dropped for good: say --yes to do it", r.Rows, len(r.Months), month.Format(time.DateOnly))}
 	}
 	r.Operation = uuid.New()
@@ -115,6 +136,12 @@ func (t *tools) retain(ctx context.Context, month time.Time, wait time.Duration,
 		return err
 	}
 	defer release()
+	if r.Missing, err = t.missing(ctx, month); err != nil {
+		return err
+	}
+	if r.Missing > 0 && !how.despiteMissing {
+		return exitError{1, fmt.Errorf("nothing is done: %s", r.lacks())}
+	}
 	note := func(state string) error {
 		text, err := json.Marshal(r)
 		if err != nil {
@@ -128,7 +155,7 @@ func (t *tools) retain(ctx context.Context, month time.Time, wait time.Duration,
 	if err := erase.Watermark(ctx, conn, month, r.Operation); err != nil {
 		return err
 	}
-	under, err := t.decidedBy(ctx, wait)
+	under, err := t.decidedBy(ctx, how.wait)
 	if err != nil {
 		return fmt.Errorf("the watermark stands, and nothing from before it is stored any more; nothing is dropped yet: %w", err)
 	}
@@ -156,7 +183,23 @@ func (t *tools) retain(ctx context.Context, month time.Time, wait time.Duration,
 	if err := note("done"); err != nil {
 		return err
 	}
-	return r.write(out, asJSON)
+	return r.write(out, how.asJSON)
+}
+
+// missing is how many records have neither row nor fate, of which a watermark at month
+// would have some never come back. What has expired already never does.
+func (t *tools) missing(ctx context.Context, month time.Time) (uint64, error) {
+	set, err := tombstone.Read(ctx, t.store.Conn())
+	if err != nil || !month.After(set.Before) {
+		return 0, err
+	}
+	return balance.Missing(ctx, t.store.Conn())
+}
+
+// lacks says what is missing and what to do about it.
+func (r expired) lacks() string {
+	return fmt.Sprintf("%d records have neither row nor fate (view balance), since rows were lost; those from before %s could not come back any more."+
+		" Bring them back first (consumer replay --from earliest --yes), or say --despite-missing if Kafka no longer has them", r.Missing, r.Before.Format(time.DateOnly))
 }
 
 func (r *expired) add(months []erase.Taken) {
@@ -176,6 +219,9 @@ func (r expired) write(w io.Writer, asJSON bool) error {
 	}
 	for _, m := range r.Months {
 		fmt.Fprintf(w, "%d  %d rows\n", m.Month, m.Rows)
+	}
+	if r.DryRun && r.Missing > 0 {
+		fmt.Fprintf(w, "refused as it is: %s\n", r.lacks())
 	}
 	_, err := fmt.Fprintf(w, "%d rows of %d months %s, before %s\n", r.Rows, len(r.Months), verb, r.Before.Format(time.DateOnly))
 	return err

@@ -69,6 +69,40 @@ func Read(ctx context.Context, conn driver.Conn) ([]Sheet, error) {
 	return out, nil
 }
 
+// Missing is how many journaled records have neither row nor fate: rows or lines of the
+// journal were lost. With writes going on one reading may be of two instants, so it reads
+// up to five times, 200 ms apart, until none is missing, and says what was in each.
+func Missing(ctx context.Context, conn driver.Conn) (n uint64, err error) {
+	type line struct {
+		log       uuid.UUID
+		partition int32
+	}
+	least := map[line]int64{}
+	for i := range 5 {
+		sheets, err := Read(ctx, conn)
+		if err != nil {
+			return 0, err
+		}
+		n = 0
+		for _, s := range sheets {
+			at := line{s.LogID, s.Partition}
+			if was, ok := least[at]; !ok || s.Difference < was {
+				least[at] = s.Difference
+			}
+			n += uint64(max(least[at], 0))
+		}
+		if n == 0 || i == 4 {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+	return n, nil
+}
+
 // Config configures a checker.
 type Config struct {
 	// Interval is from one check's end to the next one's begin. Default 1
