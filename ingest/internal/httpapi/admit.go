@@ -10,6 +10,7 @@ import (
 	"sluice/ingest/internal/admission"
 	"sluice/ingest/internal/decode"
 	"sluice/ingest/internal/delivery"
+	"sluice/ingest/internal/guard"
 	"sluice/ingest/internal/problem"
 )
 
@@ -31,12 +32,42 @@ func (a *API) admit() *problem.Error {
 // InFlightBytes is what the requests in flight hold now.
 func (a *API) InFlightBytes() int64 { return a.budget.Used() }
 
-// enter lets a request in whose body has been read.
-func (a *API) enter(body *decode.Body) (admission.Ticket, *problem.Error) {
-	if perr := a.admit(); perr != nil {
-		return admission.Ticket{}, perr
+// posting is a request to take events that was let in, with its body.
+type posting struct {
+	visit    guard.Visit
+	body     *decode.Body
+	ticket   admission.Ticket
+	begun    time.Time
+	received time.Time // by the clock of which events are stamped
+}
+
+// enter lets a post in and reads its body, of most bytes at the most or what its key
+// may send; else tooLarge is the problem. Unless there is one, p must be left.
+func (a *API) enter(p *posting, w http.ResponseWriter, r *http.Request, most int64, tooLarge *problem.Kind) (perr *problem.Error) {
+	if perr = a.admit(); perr != nil {
+		return perr
 	}
-	return a.cfg.Limiter.Enter(int64(len(body.Bytes()))), nil
+	if p.visit, perr = a.cfg.Guard.Enter(w, r); perr != nil {
+		return perr
+	}
+	body, perr := a.reader.Read(r, p.visit.BodyBytes(most), tooLarge)
+	if perr != nil {
+		return perr
+	}
+	if perr := a.admit(); perr != nil {
+		body.Release()
+		return perr
+	}
+	p.body, p.ticket = body, a.cfg.Limiter.Enter(int64(len(body.Bytes())))
+	p.begun, p.received = time.Now(), a.parts.Now()
+	a.bodyRead(w, r)
+	return nil
+}
+
+// leave lets p out, if it did not get as far as the log.
+func (a *API) leave(p *posting) {
+	p.body.Release()
+	a.cfg.Limiter.Leave(&p.ticket, false)
 }
 
 // taken tells whether the log or the spool has taken d just now.

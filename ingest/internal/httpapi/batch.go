@@ -114,42 +114,27 @@ func (a *API) postBatch(w http.ResponseWriter, r *http.Request) *problem.Error {
 	if perr != nil {
 		return perr
 	}
-	if perr := a.admit(); perr != nil {
+	var p posting
+	if perr := a.enter(&p, w, r, a.cfg.BodyBytes, problem.BodyTooLarge); perr != nil {
 		return perr
 	}
-	visit, perr := a.cfg.Guard.Enter(w, r)
-	if perr != nil {
-		return perr
-	}
-	body, perr := a.reader.Read(r, visit.BodyBytes(a.cfg.BodyBytes), problem.BodyTooLarge)
-	if perr != nil {
-		return perr
-	}
-	defer body.Release()
-	ticket, perr := a.enter(body)
-	if perr != nil {
-		return perr
-	}
-	defer a.cfg.Limiter.Leave(&ticket, false) // if it does not get as far as the log
-	begun, received := time.Now(), a.parts.Now()
-	a.bodyRead(w, r)
-
-	b := &batch{cfg: a.cfg, budget: a.budget, gate: a.gate, memory: &a.memory, lists: a.memory.list(), stamp: a.newStamp(r.Header, received), now: received, visit: &visit}
+	defer a.leave(&p)
+	b := &batch{cfg: a.cfg, budget: a.budget, gate: a.gate, memory: &a.memory, lists: a.memory.list(), stamp: a.newStamp(r.Header, p.received), now: p.received, visit: &p.visit}
 	defer func() { b.budget.Give(b.taken) }()
-	if perr := a.split(b, media, body.Bytes()); perr != nil {
+	if perr := a.split(b, media, p.body.Bytes()); perr != nil {
 		return perr
 	}
-	if perr := visit.Spend(w, len(b.items)); perr != nil {
+	if perr := p.visit.Spend(w, len(b.items)); perr != nil {
 		b.release()
 		return perr
 	}
-	body.Release() // all of it is in the records
+	p.body.Release() // all of it is in the records
 	if len(b.valid) == 0 || a.parts.Log.Send(r.Context(), b.valid) {
 		defer b.release()
 	}
-	a.cfg.Limiter.Leave(&ticket, slices.ContainsFunc(b.valid, taken))
+	a.cfg.Limiter.Leave(&p.ticket, slices.ContainsFunc(b.valid, taken))
 	prefer := preferencesOf(r.Header)
-	a.await(r, prefer, begun, b.valid)
+	a.await(r, prefer, p.begun, b.valid)
 	result := b.result()
 	result.count(a.metrics)
 	a.applied(w.Header(), prefer, true)

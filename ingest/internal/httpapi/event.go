@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -41,37 +40,22 @@ func (a *API) postEvent(w http.ResponseWriter, r *http.Request) *problem.Error {
 	if perr != nil {
 		return perr
 	}
-	if perr := a.admit(); perr != nil {
+	var p posting
+	if perr := a.enter(&p, w, r, a.cfg.EventBytes, problem.EventTooLarge); perr != nil {
 		return perr
 	}
-	visit, perr := a.cfg.Guard.Enter(w, r)
-	if perr != nil {
-		return perr
-	}
-	body, perr := a.reader.Read(r, visit.BodyBytes(a.cfg.EventBytes), problem.EventTooLarge)
-	if perr != nil {
-		return perr
-	}
-	defer body.Release()
-	ticket, perr := a.enter(body)
-	if perr != nil {
-		return perr
-	}
-	defer a.cfg.Limiter.Leave(&ticket, false) // if it does not get as far as the log
-	begun, received := time.Now(), a.parts.Now()
-	a.bodyRead(w, r)
-
-	if perr := visit.Spend(w, 1); perr != nil {
+	defer a.leave(&p)
+	if perr := p.visit.Spend(w, 1); perr != nil {
 		return perr
 	}
 	s := a.single()
-	e, extra, faults := s.reader.read(form, r.Header, body.Bytes(), received)
+	e, extra, faults := s.reader.read(form, r.Header, p.body.Bytes(), p.received)
 	if faults == nil {
 		faults = s.reader.cloud.Translate(headerID(&e, r.Header, a.cfg.Event))
 	}
 	var schema string
 	if faults == nil {
-		schema, faults = visit.Check(&e)
+		schema, faults = p.visit.Check(&e)
 		faults = s.reader.cloud.Translate(faults)
 	}
 	if faults != nil {
@@ -82,19 +66,19 @@ func (a *API) postEvent(w http.ResponseWriter, r *http.Request) *problem.Error {
 	if need := textBound(&e, schema); cap(s.text) < need {
 		s.text = make([]byte, 0, need)
 	}
-	stamp := a.newStamp(r.Header, received)
+	stamp := a.newStamp(r.Header, p.received)
 	s.text = stamp.fill(&s.delivery, &e, schema, s.text[:0], s.headers[:0])
 	along(&s.delivery, extra, stamp)
-	body.Release() // all of it is in the record
+	p.body.Release() // all of it is in the record
 	if a.parts.Log.Send(r.Context(), s.deliveries[:]) {
 		defer a.singles.Put(s) // else someone still holds its memory
 	}
-	a.cfg.Limiter.Leave(&ticket, taken(&s.delivery))
+	a.cfg.Limiter.Leave(&p.ticket, taken(&s.delivery))
 	if err := s.delivery.Err; err != nil {
 		return a.sendProblem(err)
 	}
 	prefer := preferencesOf(r.Header)
-	a.await(r, prefer, begun, s.deliveries[:])
+	a.await(r, prefer, p.begun, s.deliveries[:])
 	a.metrics.events.accepted.Inc()
 	a.applied(w.Header(), prefer, false)
 	s.answer = appendAccepted(append(s.answer[:0], `{"accepted":true`...), &s.delivery)
