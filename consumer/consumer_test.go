@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -35,6 +36,29 @@ type stack struct {
 	log      *slog.Logger
 }
 
+// migrated is what an engine left that had the schema made, and nothing else: nearly
+// every test begins with that.
+var migrated struct {
+	once sync.Once
+	dir  string
+}
+
+// migratedEngine is an engine with the schema in the database sluice.
+func migratedEngine(t testing.TB) *enginetest.Engine {
+	t.Helper()
+	migrated.once.Do(func() {
+		e := enginetest.Start(t)
+		require.NoError(t, migrate.Up(t.Context(), e.URL+"/sluice", func(string) {}))
+		e.Stop()
+		dir, err := os.MkdirTemp("", "sluice-consumer-test-") // TestMain removes it
+		require.NoError(t, err)
+		require.NoError(t, os.CopyFS(dir, os.DirFS(e.Dir)))
+		migrated.dir = dir
+	})
+	require.NotEmpty(t, migrated.dir, "there is no schema: the first test that needed it says why")
+	return enginetest.StartFrom(t, migrated.dir)
+}
+
 func newStack(t testing.TB) *stack {
 	t.Helper()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
@@ -47,7 +71,7 @@ func newStack(t testing.TB) *stack {
 // configuration before the topics are made.
 func newStackOn(t testing.TB, brokers []string, adjust ...func(*config)) *stack {
 	t.Helper()
-	engine := enginetest.Start(t)
+	engine := migratedEngine(t)
 	cfg := defaults()
 	cfg.Kafka.Brokers = brokers
 	cfg.ClickHouse.DSN = engine.URL + "/sluice"
@@ -66,7 +90,6 @@ func newStackOn(t testing.TB, brokers []string, adjust ...func(*config)) *stack 
 	require.NoError(t, err)
 	t.Cleanup(s.producer.Close)
 	require.NoError(t, ensureTopics(t.Context(), kadm.NewClient(s.producer), cfg, &strings.Builder{}))
-	require.NoError(t, migrate.Up(t.Context(), cfg.ClickHouse.DSN, func(string) {}))
 	s.store, err = store.Open(cfg.ClickHouse.DSN)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.store.Close()) })

@@ -21,7 +21,6 @@ import (
 
 	"sluice/consumer/internal/batch"
 	"sluice/consumer/internal/kafka"
-	"sluice/consumer/internal/migrate"
 	"sluice/consumer/internal/store"
 	"sluice/deploy/local/enginetest"
 	"sluice/schemas/event"
@@ -45,10 +44,9 @@ func newRig(t *testing.T) *rig {
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
 	require.NoError(t, err)
 	t.Cleanup(cluster.Close)
-	r := &rig{cfg: defaults(), engine: enginetest.Start(t), stats: stats{}}
+	r := &rig{cfg: defaults(), engine: migratedEngine(t), stats: stats{}}
 	r.cfg.Kafka.Brokers = cluster.ListenAddrs()
 	r.cfg.ClickHouse.DSN = r.engine.URL + "/sluice"
-	require.NoError(t, migrate.Up(t.Context(), r.cfg.ClickHouse.DSN, func(string) {}))
 	r.store, err = store.Open(r.cfg.ClickHouse.DSN)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, r.store.Close()) })

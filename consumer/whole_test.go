@@ -30,7 +30,14 @@ func TestMain(m *testing.M) {
 		main()
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	status := m.Run()
+	if migrated.dir != "" {
+		if err := os.RemoveAll(migrated.dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			status = 1
+		}
+	}
+	os.Exit(status)
 }
 
 // process starts a command of the consumer's as a process.

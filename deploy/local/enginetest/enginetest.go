@@ -7,6 +7,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -50,14 +51,21 @@ type Engine struct {
 // Start builds the engine, starts it and waits until it answers. It is stopped,
 // and its data removed, when the test ends; what it logged is shown if the test
 // failed. Where libchdb is not installed the test fails and says what to run.
-func Start(tb testing.TB) *Engine {
+func Start(tb testing.TB) *Engine { return StartFrom(tb, "") }
+
+// StartFrom is [Start] with a copy of the data that another engine left in dir when it
+// was stopped; "" is none.
+func StartFrom(tb testing.TB, dir string) *Engine {
 	tb.Helper()
-	root := moduleRoot(tb)
-	library := install.Library(install.Dir(root))
-	if _, err := os.Stat(library); err != nil {
-		tb.Fatalf("the ClickHouse engine is not installed: run \"make engine\" in %s first (%v)", root, err)
+	built := build()
+	if built.err != nil {
+		tb.Fatal(built.err)
 	}
-	e := &Engine{tb: tb, binary: build(tb, root), library: library, Dir: dataDir(tb), log: &syncBuffer{}}
+	library := install.Library(install.Dir(built.root))
+	if _, err := os.Stat(library); err != nil {
+		tb.Fatalf("the ClickHouse engine is not installed: run \"make engine\" in %s first (%v)", built.root, err)
+	}
+	e := &Engine{tb: tb, binary: built.binary, library: library, Dir: dataDir(tb), log: &syncBuffer{}}
 	tb.Cleanup(func() {
 		if e.cmd != nil {
 			e.Stop()
@@ -66,6 +74,11 @@ func Start(tb testing.TB) *Engine {
 			tb.Logf("the engine's log:\n%s", e.log)
 		}
 	})
+	if dir != "" {
+		if err := os.CopyFS(e.Dir, os.DirFS(dir)); err != nil {
+			tb.Fatalf("copying the engine's data: %v", err)
+		}
+	}
 	e.start("127.0.0.1:0")
 	e.DSN = e.URL + "/default"
 	e.Addr = strings.TrimPrefix(e.URL, "http://")
@@ -145,37 +158,40 @@ func (e *Engine) start(listen string) {
 	}
 }
 
-// build compiles the engine into the working copy's .local, or finds it up to
-// date there, which takes a fraction of a second. Tests of several packages run
-// at the same time: one builds, the others wait.
-func build(tb testing.TB, root string) string {
-	tb.Helper()
-	binary := filepath.Join(root, ".local", "test", "engine")
-	if err := os.MkdirAll(filepath.Dir(binary), 0o755); err != nil {
-		tb.Fatalf("building the engine: %v", err)
-	}
-	held, err := lock.Wait(binary + ".lock")
-	if err != nil {
-		tb.Fatalf("building the engine: %v", err)
-	}
-	defer func() { _ = held.Release() }() // its file needs nothing more
-	cmd := exec.Command("go", "build", "-o", binary, "./deploy/local/engine")
-	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		tb.Fatalf("building the engine: %v\n%s", err, out)
-	}
-	return binary
+// building is the engine's binary in the module at root.
+type building struct {
+	root, binary string
+	err          error
 }
 
-func moduleRoot(tb testing.TB) string {
-	tb.Helper()
+// build compiles the engine into the working copy's .local, or finds it up to date
+// there. It does so once a process, which may start many engines. Tests of several
+// packages run at the same time: one builds, the others wait.
+var build = sync.OnceValue(func() (b building) {
 	out, err := exec.Command("go", "env", "GOMOD").Output()
 	if err != nil {
-		tb.Fatalf("go env GOMOD: %v", err)
+		b.err = fmt.Errorf("go env GOMOD: %w", err)
+		return b
 	}
-	return filepath.Dir(strings.TrimSpace(string(out)))
-}
+	b.root = filepath.Dir(strings.TrimSpace(string(out)))
+	b.binary = filepath.Join(b.root, ".local", "test", "engine")
+	if b.err = os.MkdirAll(filepath.Dir(b.binary), 0o755); b.err != nil {
+		return b
+	}
+	held, err := lock.Wait(b.binary + ".lock")
+	if err != nil {
+		b.err = fmt.Errorf("building the engine: %w", err)
+		return b
+	}
+	defer func() { _ = held.Release() }() // its file needs nothing more
+	cmd := exec.Command("go", "build", "-o", b.binary, "./deploy/local/engine")
+	cmd.Dir = b.root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		b.err = fmt.Errorf("building the engine: %w\n%s", err, out)
+	}
+	return b
+})
 
 // syncBuffer may be read while the engine writes.
 type syncBuffer struct {
