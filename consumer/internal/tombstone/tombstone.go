@@ -17,8 +17,9 @@ import (
 
 // MaxAge is how old what is known may be when something is decided by it. Who
 // writes a tombstone and waits this long knows that whatever is read from the log
-// afterwards is decided by it.
-const MaxAge = 2 * time.Second
+// afterwards is decided by it. It is the same for owners and commands, so it can't be
+// configured; tests, in which both are one program, make it shorter before they begin.
+var MaxAge = 2 * time.Second
 
 // Set is what was taken. The zero value is nothing. It is not changed once made.
 type Set struct {
