@@ -82,7 +82,7 @@ func TestReplayOverOutages(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s.exec("TRUNCATE TABLE event_log")
 			cmd, _, said := s.process("replay", "--from", "earliest", "--rate", "500", "--findings", t.TempDir()+"/f")
-			require.Eventually(t, func() bool { return rows() > 20 }, 30*time.Second, 5*time.Millisecond, said)
+			require.Eventually(t, func() bool { return rows() > 20 }, 30*time.Second, 20*time.Millisecond, said)
 			require.Less(t, rows(), uint64(500), "it is over before anything has happened")
 			tt.happen(cmd)
 			cmd.Wait() //nolint:errcheck // the status tells
