@@ -60,6 +60,10 @@ func (o *Owner) countedLeft(ctx context.Context) (int, error) {
 // would get one if they were read again: rows that were lost beside the journal's gap.
 // Of those that retention has counted none would. It reads what the log has of these
 // ranges, since nothing else can tell the two apart.
+//
+// Where the log can't be read before the gap, none is looked for from there to the gap:
+// nothing of it need be read again, so it must not hold the partition up. Where ClickHouse
+// does not answer there is no number: a wrong one would stay in the journal.
 func (o *Owner) lacking(ctx context.Context) (n int, err error) {
 	ranges := append([]store.Range{{First: o.from(), End: o.next}}, o.islands...)
 	for i, r := range ranges {
@@ -67,25 +71,35 @@ func (o *Owner) lacking(ctx context.Context) (n int, err error) {
 		if r.First >= r.End {
 			continue
 		}
+		o.logger.Info("reading a journaled range again, to tell rows that were lost from those that expired", "from", r.First, "to", r.End)
+		var asking error
 		err := o.walk(ctx, r.First, r.End, 0, func(b *batch.Batch) error {
-			known, err := o.known(ctx, &writing{b: b, compare: true})
-			if err != nil {
-				return err
-			}
-			known.First = func(*batch.Record) (dedup.First, bool) { return dedup.First{}, false }
-			for _, d := range dedup.Decide(b.Records, o.self, known) {
-				if !d.Stands {
-					n++
-				}
-			}
-			return nil
+			var lacks int
+			lacks, asking = o.lacks(ctx, b)
+			n += lacks
+			return asking
 		})
 		switch {
 		case err == nil:
-		case i > 0 || ctx.Err() != nil:
+		case i > 0 || asking != nil || ctx.Err() != nil:
 			return 0, err
-		default: // before the gap nothing need be read again: it must not hold the partition up
+		default:
 			o.logger.Warn("rows that were lost before the journal's gap, if any, are not told from those that expired", "from", r.First, "to", r.End, "error", err)
+		}
+	}
+	return n, nil
+}
+
+// lacks is how many records of a journaled batch would get a row or a fate.
+func (o *Owner) lacks(ctx context.Context, b *batch.Batch) (n int, err error) {
+	known, err := o.known(ctx, &writing{b: b, compare: true})
+	if err != nil {
+		return 0, err
+	}
+	known.First = func(*batch.Record) (dedup.First, bool) { return dedup.First{}, false }
+	for _, d := range dedup.Decide(b.Records, o.self, known) {
+		if !d.Stands {
+			n++
 		}
 	}
 	return n, nil
