@@ -8,12 +8,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"sluice/consumer/internal/erase"
+	"sluice/consumer/internal/intent"
 	schema "sluice/schemas/clickhouse"
 	"sluice/schemas/event"
 )
@@ -274,17 +276,34 @@ func TestWhatHasExpiredIsCountedOnceThoughRowsAreLostToo(t *testing.T) {
 	stop := s.consuming()
 	defer func() { stop() }()
 	s.expiredAndKept()
-	for _, c := range []struct{ journal, rows string }{
-		{"entry = 'batch' AND offset BETWEEN 20 AND 39", "offset BETWEEN 40 AND 59"}, // of an island
-		{"entry = 'batch' AND offset BETWEEN 20 AND 39", "offset BETWEEN 0 AND 9"},   // before the gap
-		{"entry = 'batch' AND offset BETWEEN 20 AND 39", "1"},
-		{"offset BETWEEN 10 AND 19 OR entry = 'batch' AND offset BETWEEN 30 AND 49", "1"},
-		{"offset >= 30", "offset < 30"}, // to the end
-		{"entry = 'batch' AND offset < 20", "offset >= 30"},
+	var log uuid.UUID
+	require.NoError(t, s.store.Conn().QueryRow(t.Context(), "SELECT any(topic_id) FROM journal").Scan(&log))
+	again := intent.ClosedAt(40, log, 1)
+	again.CompareTo = 59
+	for _, c := range []struct {
+		journal, rows string
+		commit        string // at 40
+	}{
+		{journal: "entry = 'batch' AND offset BETWEEN 20 AND 39", rows: "offset BETWEEN 40 AND 59"}, // of an island
+		{journal: "entry = 'batch' AND offset BETWEEN 20 AND 39", rows: "offset BETWEEN 0 AND 9"},   // before the gap
+		{journal: "entry = 'batch' AND offset BETWEEN 20 AND 39", rows: "1"},
+		{journal: "offset BETWEEN 10 AND 19 OR entry = 'batch' AND offset BETWEEN 30 AND 49", rows: "1"},
+		{journal: "offset >= 30", rows: "offset < 30"}, // to the end
+		{journal: "entry = 'batch' AND offset < 20", rows: "offset >= 30"},
+		// To the end, and the first owner that decided it again came up to 40 only.
+		{journal: "offset >= 40", rows: "1", commit: again.Metadata()},
+		// To the end, and the group's offset was set by hand.
+		{journal: "offset >= 40", rows: "offset < 40", commit: "by hand"},
 	} {
 		stop()
 		s.exec("ALTER TABLE journal DELETE WHERE " + c.journal + " SETTINGS mutations_sync = 2")
 		s.exec("ALTER TABLE event_log DELETE WHERE " + c.rows + " SETTINGS mutations_sync = 2")
+		if c.commit != "" {
+			var at kadm.Offsets
+			at.Add(kadm.Offset{Topic: s.cfg.Kafka.Topic, At: 40, LeaderEpoch: -1, Metadata: c.commit})
+			_, err := kadm.NewClient(s.producer).CommitOffsets(t.Context(), s.cfg.Group.ID, at)
+			require.NoError(t, err)
+		}
 		stop = s.consuming()
 		s.journaled(60)
 		require.NoError(t, s.command(&strings.Builder{}, "replay", "--from", "earliest", "--yes"))

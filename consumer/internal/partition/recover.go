@@ -54,7 +54,7 @@ func (o *Owner) recover(ctx context.Context) error {
 		seen.End, seen.Beyond = begin, max(seen.Beyond, seen.First-1)
 	}
 	o.next, o.compareTo, o.islands = max(seen.End, 0), seen.Beyond, seen.Islands
-	o.torn = len(o.islands) > 0 || w.Committed > o.next
+	o.torn = o.tears(w, in, ours, seen.Beyond)
 	if len(o.islands) > 0 {
 		o.logger.Warn("the journal has a gap: deciding it again, by comparison", "from", o.next, "to", o.islands[0].First)
 	}
@@ -108,6 +108,21 @@ func (o *Owner) recover(ctx context.Context) error {
 	o.ahead = readAhead(ctx, reader, batch.NewDecoder(o.partitions))
 	o.logger.Info("owning the partition", "from", o.next, "compare_to", o.compareTo, "log_end", w.End)
 	return nil
+}
+
+// tears tells whether the journal has lost ranges, or may have: it has a gap; or it ends
+// before the group's commit, before what the commit says was written once (the intents of
+// who began to decide it again carry that on), or before rows and fates that lie in no
+// open intent's range.
+func (o *Owner) tears(w Where, in intent.Intent, ours bool, beyond int64) bool {
+	carried, begun := int64(-1), o.next-1
+	if ours && in.CompareTo > in.Last {
+		carried = in.CompareTo
+	}
+	if ours && in.TopicID == o.self.TopicID && !in.Closed {
+		begun = max(begun, in.Last)
+	}
+	return len(o.islands) > 0 || w.Committed > o.next || carried >= o.next || beyond > begun
 }
 
 // count settles by how many partitions is decided: the topic's, but for the range
