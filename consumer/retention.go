@@ -55,7 +55,8 @@ Rows that were lost can't come back once they have expired, and the balance woul
 them for good. So where it lacks any, and more is to expire than has already, nothing is
 done until a replay has brought them back, or --despite-missing is said.
 
-Let it run from a timer, as in cron: run again it does what is left to do.
+Let it run from a timer, as in cron: run again for the same time it does what is left
+to do. Before more is to expire, one that was cut short must be finished so.
 
 Exit status: 0 dropped, nothing to drop, or (--dry-run) listed, 1 refused: --yes is
 missing, or rows are, 2 it could not be done, or not be finished: run it again, 3
@@ -187,10 +188,15 @@ func (t *tools) retain(ctx context.Context, how retaining, out io.Writer) error 
 }
 
 // missing is how many records have neither row nor fate, of which a watermark at month
-// would have some never come back. What has expired already never does.
+// would have some never come back. What has expired already never does. It is an error
+// that an earlier retention was cut short: what that had counted and not dropped the
+// sheet has twice, and would make up for what is missing.
 func (t *tools) missing(ctx context.Context, month time.Time) (uint64, error) {
 	set, err := tombstone.Read(ctx, t.store.Conn())
 	if err != nil || !month.After(set.Before) {
+		return 0, err
+	}
+	if err := erase.Unexpired(ctx, t.store.Conn()); err != nil {
 		return 0, err
 	}
 	return balance.Missing(ctx, t.store.Conn())
