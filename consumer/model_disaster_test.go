@@ -40,11 +40,18 @@ func (w *world) remember(table, condition string) {
 	require.NoError(w.t, rows.Err())
 }
 
+// owe sets the offsets back, so that what is deleted then is brought back.
+func (w *world) owe() {
+	w.t.Helper()
+	w.setOffsets(0, "")
+	w.owed = true
+}
+
 // deleteRows deletes those of some keys; their tokens stay. The offsets are set
 // back, so that the records are read again.
 func (w *world) deleteRows(modulus, rest int) {
 	w.t.Helper()
-	w.setOffsets(0, "")
+	w.owe()
 	condition := fmt.Sprintf("toUInt32(splitByChar('-', actor_id)[2]) %% %d = %d", modulus, rest)
 	w.note("DELETE FROM event_log WHERE %s", condition)
 	w.remember("event_log", condition)
@@ -54,7 +61,7 @@ func (w *world) deleteRows(modulus, rest int) {
 // dropMonth drops a table partition, with its tokens, and sets the offsets back.
 func (w *world) dropMonth(year int) {
 	w.t.Helper()
-	w.setOffsets(0, "")
+	w.owe()
 	w.note("the month of %d dropped from event_log", year)
 	w.remember("event_log", fmt.Sprintf("toYear(occurred_at) = %d", year))
 	w.exec(fmt.Sprintf("ALTER TABLE event_log DROP PARTITION %d11", year))
@@ -64,7 +71,7 @@ func (w *world) dropMonth(year int) {
 // since nothing else would tell.
 func (w *world) loseFates(from, to int64) {
 	w.t.Helper()
-	w.setOffsets(0, "")
+	w.owe()
 	condition := fmt.Sprintf("entry = 'fate' AND fate != 'lost' AND offset BETWEEN %d AND %d", from, to)
 	w.note("DELETE FROM journal WHERE %s", condition)
 	w.remember("journal", condition)
@@ -123,13 +130,16 @@ func (w *world) snapshot() {
 		w.exec("CREATE TABLE " + table + "_copy AS " + table)
 		w.exec("ALTER TABLE " + table + "_copy ATTACH PARTITION ALL FROM " + table)
 	}
-	w.copied = true
+	w.copied, w.copyOwed = true, w.owed
 }
 
 // restore sets both tables back to the copy.
 func (w *world) restore(tokensStay bool) {
 	w.t.Helper()
 	w.endAll()
+	if w.copyOwed {
+		w.owe()
+	}
 	w.note("both tables set back to the copy (tokens stay: %v)", tokensStay)
 	w.empty(tokensStay)
 	for _, table := range []string{"event_log", "journal"} {

@@ -84,6 +84,8 @@ type world struct {
 	disturbed map[uuid.UUID]bool     // keys of which rows were deleted
 	gone      map[topic.Origin]bool  // rows and fates that were deleted
 	copied    bool                   // there is a copy of the tables
+	owed      bool                   // what was deleted is to be brought back: the offsets stand at 0 for it
+	copyOwed  bool                   // of the copy
 	told      atomic.Int32           // the partition count as owners hear of it
 	incs      int                    // incarnations so far
 	owners    map[int32]*incarnation // that run
