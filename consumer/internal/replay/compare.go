@@ -78,7 +78,8 @@ type Comparison struct {
 	Offsets, First int64
 	// Judging is held while a chunk is read and judged, by one of those that share it
 	// at a time: the first owner is asked before the others' chunks take its
-	// processor. It may be nil.
+	// processor. What is read first of a chunk is read before, so that a partition
+	// without a leader seldom holds others up. It may be nil.
 	Judging sync.Locker
 	// Settled tells that somebody dealt with a dead letter already. It may be nil.
 	Settled func(topic.Origin) bool
@@ -173,6 +174,9 @@ func (c Comparison) run(ctx context.Context, r Range, d *Diff, next *int64) erro
 		}
 		chunk := Chunk{Next: have.next}
 		var missing Spans
+		if err := log.fetch(ctx, have.next); err != nil {
+			return fmt.Errorf("reading the log: %w", err)
+		}
 		if c.Judging != nil {
 			c.Judging.Lock()
 		}
@@ -290,9 +294,16 @@ func (l *cursor) each(ctx context.Context, end int64, give func(*batch.Record)) 
 		if l.Position() >= end {
 			return nil
 		}
-		var err error
-		if l.raws, err = l.Next(ctx); err != nil {
+		if err := l.fetch(ctx, end); err != nil {
 			return err
 		}
 	}
+}
+
+// fetch reads what comes next, unless something is at hand or end is reached.
+func (l *cursor) fetch(ctx context.Context, end int64) (err error) {
+	if len(l.raws) == 0 && l.Position() < end {
+		l.raws, err = l.Next(ctx)
+	}
+	return err
 }
