@@ -199,7 +199,7 @@ func (b *bench) postsBeside(s *stack, t *table) error {
 	if err := s.ingest(); err != nil {
 		return err
 	}
-	lasting := max(5*time.Second, b.cfg.lasting(replayPosts))
+	lasting := max(replayPosts, b.cfg.lasting(replayPosts)) // of fewer posts, P99 is one moment's
 	b.say("replay: %d posts a second, nothing beside them", freshRate)
 	alone, err := s.posted(time.Now(), lasting)
 	if err != nil {
