@@ -70,18 +70,19 @@ func TestReplayOverOutages(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name   string
+		rate   string // of what is ended on the way so low that it has not come to its end by itself
 		happen func(*exec.Cmd)
 		status int // -1: it was killed
 		state  string
 	}{
-		{"ClickHouse is killed", func(*exec.Cmd) { s.engine.Kill(); s.engine.Restart() }, 0, operations.Done},
-		{"the broker is restarted", func(*exec.Cmd) { restart() }, 0, operations.Done},
-		{"the terminal is closed", func(cmd *exec.Cmd) { require.NoError(t, cmd.Process.Signal(syscall.SIGHUP)) }, 2, operations.Interrupted},
-		{"the command is killed", func(cmd *exec.Cmd) { require.NoError(t, cmd.Process.Kill()) }, -1, operations.Running},
+		{"ClickHouse is killed", "500", func(*exec.Cmd) { s.engine.Kill(); s.engine.Restart() }, 0, operations.Done},
+		{"the broker is restarted", "500", func(*exec.Cmd) { restart() }, 0, operations.Done},
+		{"the terminal is closed", "200", func(cmd *exec.Cmd) { require.NoError(t, cmd.Process.Signal(syscall.SIGHUP)) }, 2, operations.Interrupted},
+		{"the command is killed", "200", func(cmd *exec.Cmd) { require.NoError(t, cmd.Process.Kill()) }, -1, operations.Running},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s.exec("TRUNCATE TABLE event_log")
-			cmd, _, said := s.process("replay", "--from", "earliest", "--rate", "500", "--findings", t.TempDir()+"/f")
+			cmd, _, said := s.process("replay", "--from", "earliest", "--rate", tt.rate, "--findings", t.TempDir()+"/f")
 			require.Eventually(t, func() bool { return rows() > 20 }, 30*time.Second, 20*time.Millisecond, said)
 			require.Less(t, rows(), uint64(500), "it is over before anything has happened")
 			tt.happen(cmd)
