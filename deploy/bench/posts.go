@@ -264,11 +264,10 @@ func steady(ctx context.Context, b *bench) (t *table, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(s.consumeAll(1), s.ingest()); err != nil {
+	if err := s.ingest(); err != nil {
 		return nil, err
 	}
 	lasting := b.cfg.lasting(steadyFor)
-	b.say("steady: %d posts a second for %v", steadyRate, lasting)
 	base := time.Now()
 	var sent atomic.Int64 // the workers ask at the same time
 	target := func(to *vegeta.Target) error {
@@ -290,25 +289,41 @@ func steady(ctx context.Context, b *bench) (t *table, err error) {
 		}
 		return m, err
 	}
-	var before vegeta.Metrics
 	if b.cfg.broker == apacheBroker {
 		b.say("steady: the JVM compiles what it runs first; %v are not counted", warmFor)
-		if before, err = attack(warmFor); err != nil {
+		if _, err := attack(warmFor); err != nil {
 			return nil, err
 		}
 	}
-	m, err := attack(lasting)
-	if err != nil {
-		return nil, err
-	}
 	t = newTable(
+		column{"beside", "beside the edge", "%s"},
 		column{"posts", "posts", "%d"}, column{"asked_per_second", "asked/s", "%d"}, column{"per_second", "posts/s", "%.0f"},
 		column{"p50_ms", "P50 ms", "%.2f"}, column{"p95_ms", "P95 ms", "%.2f"}, column{"p99_ms", "P99 ms", "%.2f"}, column{"max_ms", "max ms", "%.1f"},
 	)
 	ms := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
-	t.add(m.Requests, steadyRate, m.Rate, ms(m.Latencies.P50), ms(m.Latencies.P95), ms(m.Latencies.P99), ms(m.Latencies.Max))
-	t.note("vegeta as a library; an idle worker takes the post when it is due, and a new one when none is idle. One consumer writes the rows meanwhile.")
-	return t, s.await("the rows of the posts", func(context.Context) error { return s.holds(int(before.Requests + m.Requests)) })
+	measure := func(beside string) error {
+		b.say("steady: %d posts a second for %v beside %s", steadyRate, lasting, beside)
+		m, err := attack(lasting)
+		if err != nil {
+			return err
+		}
+		t.add(beside, m.Requests, steadyRate, m.Rate, ms(m.Latencies.P50), ms(m.Latencies.P95), ms(m.Latencies.P99), ms(m.Latencies.Max))
+		return nil
+	}
+	written := func() error {
+		return s.await("the rows of the posts", func(context.Context) error { return s.holds(int(sent.Load())) })
+	}
+	if err := measure("broker and load"); err != nil {
+		return t, err
+	}
+	if err := errors.Join(s.consumeAll(1), written()); err != nil {
+		return t, err
+	}
+	if err := measure("them, a consumer and ClickHouse"); err != nil {
+		return t, err
+	}
+	t.note("vegeta as a library; an idle worker takes the post when it is due, and a new one when none is idle. Every post became a row.")
+	return t, written()
 }
 
 func median[T ~int64 | ~float64](all []T) T {
