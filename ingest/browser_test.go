@@ -55,7 +55,7 @@ func browse(t *testing.T, name, url string) (dom, said string) {
 // TestPagesInABrowser: the live page shows what there is, with Kafka well and
 // with Kafka frozen, and neither page makes the browser complain.
 func TestPagesInABrowser(t *testing.T) {
-	e := startEdge(t, newCluster(t), nil)
+	e := startEdge(t, newControlled(t), spooled(t.TempDir()))
 	complaint := regexp.MustCompile(`CONSOLE.*`)
 	stop := make(chan struct{})
 	posting := make(chan struct{})
@@ -90,11 +90,12 @@ func TestPagesInABrowser(t *testing.T) {
 
 	_, release := freeze(e)
 	defer release()
-	require.Eventually(t, func() bool { return e.health(t, e.admin).Status != "up" }, 30*time.Second, 100*time.Millisecond)
+	require.Eventually(t, func() bool { return e.health(t, e.admin).Status != "up" && e.spoolState(t).Records > 0 }, 30*time.Second, 100*time.Millisecond)
 	dom, said = browse(t, "frozen", e.admin+"/")
 	require.NotRegexp(t, complaint, said)
 	require.Regexp(t, `id="status" class="pill (degraded|down)"`, dom)
 	require.Contains(t, dom, "a dependency is not well")
+	require.Regexp(t, `id="spool">[0-9.,]*[1-9]`, dom)
 	status, _ := e.get(t, e.admin+"/healthz")
 	require.Equal(t, http.StatusOK, status)
 }
