@@ -3,7 +3,9 @@ package main
 import (
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
+	"os/signal"
 	"regexp"
 	"strconv"
 	"strings"
@@ -48,6 +50,11 @@ func broker(t *testing.T) (address string, restart func()) {
 // record.
 func TestReplayOverOutages(t *testing.T) {
 	t.Parallel()
+	// Whoever runs the tests by nohup has the programs they start ignore SIGHUP, too:
+	// what is caught here is not ignored there.
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, syscall.SIGHUP)
+	defer signal.Stop(caught)
 	address, restart := broker(t)
 	s := newStackOn(t, []string{address})
 	s.cfg.Batch.Rows = 20 // many steps
