@@ -227,7 +227,7 @@ func (w *world) settle() {
 	}
 	w.check()
 	w.owed = false
-	w.rig.stats["settled"]++
+	w.rig.stats.count("settled")
 }
 
 // endAll ends every process and lets everything late arrive: what an operator

@@ -199,9 +199,7 @@ func (inc *incarnation) due(p partition.Point, fits func(*fault) bool) *fault {
 	if !inc.fault.CompareAndSwap(f, nil) {
 		return nil // it was taken away just now
 	}
-	inc.w.mu.Lock()
-	inc.w.rig.stats[fmt.Sprintf("fault: %s, late %v, part %v, %s", f.point, f.late, f.part, f.then)]++
-	inc.w.mu.Unlock()
+	inc.w.rig.stats.count(fmt.Sprintf("fault: %s, late %v, part %v, %s", f.point, f.late, f.part, f.then))
 	return f.fault
 }
 

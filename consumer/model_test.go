@@ -59,15 +59,17 @@ func TestModel(t *testing.T) {
 		defer w.tell()
 		rt.Repeat(w.actions())
 		w.settle()
-		r.stats["checks"]++
+		r.stats.count("checks")
 	})
 	t.Logf("in %s:\n%s", time.Since(began).Round(time.Second), r.stats)
 }
 
-func (s stats) String() string {
+func (s *stats) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	out := ""
-	for _, k := range slices.Sorted(maps.Keys(s)) {
-		out += fmt.Sprintf("%7d %s\n", s[k], k)
+	for _, k := range slices.Sorted(maps.Keys(s.counts)) {
+		out += fmt.Sprintf("%7d %s\n", s.counts[k], k)
 	}
 	return out
 }
@@ -206,8 +208,8 @@ func (w *world) actions() map[string]func(*rapid.T) {
 	for name, do := range actions {
 		actions[name] = func(t *rapid.T) {
 			do(t)
-			w.rig.stats["action: "+strings.TrimRight(name, " 234567")]++
-			w.rig.stats["steps"]++
+			w.rig.stats.count("action: " + strings.TrimRight(name, " 234567"))
+			w.rig.stats.count("steps")
 		}
 	}
 	actions[""] = func(*rapid.T) { w.glance() }
@@ -219,7 +221,7 @@ func oneOf(w *world, of map[string]func(*rapid.T)) func(*rapid.T) {
 	return func(t *rapid.T) {
 		name := rapid.SampledFrom(names).Draw(t, "what")
 		of[name](t)
-		w.rig.stats["action: of these "+name]++
+		w.rig.stats.count("action: of these " + name)
 	}
 }
 

@@ -36,7 +36,7 @@ type rig struct {
 	producer *kgo.Client // puts a record into the partition it names
 	admin    *kadm.Client
 	worlds   int
-	stats    stats
+	stats    *stats
 }
 
 func newRig(t *testing.T) *rig {
@@ -44,7 +44,7 @@ func newRig(t *testing.T) *rig {
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
 	require.NoError(t, err)
 	t.Cleanup(cluster.Close)
-	r := &rig{cfg: defaults(), engine: migratedEngine(t), stats: stats{}}
+	r := &rig{cfg: defaults(), engine: migratedEngine(t), stats: &stats{counts: map[string]int{}}}
 	r.cfg.Kafka.Brokers = cluster.ListenAddrs()
 	r.cfg.ClickHouse.DSN = r.engine.URL + "/sluice"
 	r.store, err = store.Open(r.cfg.ClickHouse.DSN)
@@ -282,5 +282,15 @@ func (b *lockedBuffer) String() string {
 	return b.b.String()
 }
 
-// stats counts what was done, for the report.
-type stats map[string]int
+// stats counts what was done, for the report: by the model, and by owners that meet
+// their faults when it no longer waits for them.
+type stats struct {
+	mu     sync.Mutex
+	counts map[string]int
+}
+
+func (s *stats) count(what string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.counts[what]++
+}
