@@ -72,9 +72,7 @@ func (l *marked) begun(first, last int64, n int32) (in intent.Intent, token stri
 		r := d.Decode(raw)
 		b.Add(&r)
 	}
-	for i := range b.Records {
-		rows = append(rows, &b.Records[i])
-	}
+	rows = append(rows, b.Records...)
 	in = intent.Of(b, l.id, n)
 	return in, intent.Token(l.id, 0, first, last, in.Hash), rows
 }

@@ -279,8 +279,7 @@ func (t *tools) writeInto(ctx context.Context, table string, r verify.Range, gon
 			return n, err
 		}
 		var rows []*batch.Record
-		for i := range b.Records {
-			x := &b.Records[i]
+		for _, x := range b.Records {
 			_, fated := fates[x.Offset]
 			_, there := have[x.Offset]
 			if x.Offset < part.First || x.Offset > part.Last || x.Reason != "" || fated || there {

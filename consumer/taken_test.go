@@ -186,9 +186,7 @@ func TestALateInsertOfWhatWasTakenIsDropped(t *testing.T) {
 			require.Zero(t, s.scalar("SELECT count() FROM event_log"))
 			require.Equal(t, 3, s.total(name))
 			var rows []*batch.Record
-			for i := range b.Records {
-				rows = append(rows, &b.Records[i])
-			}
+			rows = append(rows, b.Records...)
 			require.NoError(t, s.store.Rows(t.Context(), intent.Token(id, 0, 0, in.Last, in.Hash), topic.Origin{TopicID: id}, rows))
 			require.Zero(t, s.scalar("SELECT count() FROM event_log"), "the late INSERT was stored")
 			require.Zero(t, s.wrong(), s.sheet())

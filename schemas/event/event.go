@@ -64,9 +64,11 @@ func Ceiling() Limits {
 }
 
 // RuleVersion numbers the rules by which a record can become a row (this
-// package's decoding under [Ceiling], the key, the payload's hash). It is
-// recorded with every batch, and must grow when any of them changes.
-const RuleVersion = 1
+// package's decoding under [Ceiling], the key, the payload's hash, what a batch's
+// hash is made of). It is recorded with every batch, and must grow when any of them
+// changes. Since 2 a batch's hash is of events' ids and payload hashes; it was of
+// the records' bytes.
+const RuleVersion = 2
 
 // Earliest and Latest are the first and the last instant a DateTime64(9) of
 // ClickHouse can hold

@@ -160,7 +160,7 @@ type Batch struct {
 	// First is where the range begins: the end of what came before, which may
 	// lie before the first record's offset.
 	First   int64
-	Records []Record
+	Records []*Record
 
 	bytes  int
 	months map[int]struct{}
@@ -169,8 +169,8 @@ type Batch struct {
 	text   []byte // what sum has not been given yet
 }
 
-// sumBytes is how much sum is given at once: three small pieces a record would
-// cost as much as hashing them.
+// sumBytes is how much sum is given at once: small pieces would cost as much as
+// hashing them.
 const sumBytes = 16 << 10
 
 // New begins a batch at first.
@@ -180,7 +180,7 @@ func New(first int64) *Batch {
 
 // Reset begins another batch at first in b's memory; what b held is gone.
 func (b *Batch) Reset(first int64) *Batch {
-	clear(b.Records) // let go of the values
+	clear(b.Records) // let go of them
 	b.First, b.Records, b.bytes = first, b.Records[:0], 0
 	clear(b.months)
 	b.last = span{}
@@ -207,37 +207,27 @@ func (b *Batch) Fits(r *Record, l Limits) bool {
 	return known
 }
 
-// Add appends a copy of r, which must have a higher offset than the last.
+// Add appends r, which must have a higher offset than the last, and must not be
+// changed but for what ClickHouse says of it.
 func (b *Batch) Add(r *Record) {
 	b.bytes += size(r)
 	if !b.last.holds(r) {
 		b.last = monthOf(r)
 		b.months[b.last.number] = struct{}{}
 	}
-	b.text = binary.BigEndian.AppendUint64(b.text, uint64(r.Offset))
-	b.text = binary.BigEndian.AppendUint64(b.text, uint64(r.Timestamp.UnixMilli()))
-	b.text = binary.BigEndian.AppendUint32(b.text, uint32(len(r.Key)))
-	b.text = append(b.text, r.Key...)
-	// A value without its length could end in what looks like another record.
-	if !mutant.On("hash-without-lengths") {
-		b.text = binary.BigEndian.AppendUint32(b.text, uint32(len(r.Value)))
-	}
-	if len(r.Value) < sumBytes {
-		b.text = append(b.text, r.Value...)
-		if len(b.text) >= sumBytes {
-			b.flush()
-		}
-	} else {
+	b.text = appendSum(b.text, r)
+	if len(b.text) >= sumBytes {
 		b.flush()
-		b.sum.Write(r.Value)
 	}
-	b.Records = append(b.Records, *r)
+	b.Records = append(b.Records, r)
 }
 
 // flush gives sum what it has not been given.
 func (b *Batch) flush() {
 	b.sum.Write(b.text)
-	b.text = b.text[:0]
+	if b.text = b.text[:0]; cap(b.text) > 4*sumBytes { // a large dead letter's
+		b.text = nil
+	}
 }
 
 // Last is the last record's offset; First-1 of an empty batch.
@@ -248,11 +238,51 @@ func (b *Batch) Last() int64 {
 	return b.Records[len(b.Records)-1].Offset
 }
 
-// Hash is of everything the records hold but for their headers, of which nothing is
-// decided, so that other records at the same offsets are known as others.
+// Hash is of what is decided of the records, so that others at the same offsets are
+// known as others: an event counts by its id and its payload's hash, which decoding
+// has made of all that its fate depends on, and what can't become a row by its bytes.
+// It belongs to [event.RuleVersion].
 func (b *Batch) Hash() event.Hash {
 	b.flush()
 	return event.Hash(b.sum.Sum(nil)[:16])
+}
+
+// appendSum appends what a record adds to the hash. Whatever can be of any length has
+// its length before it, or one record could read as two.
+func appendSum(dst []byte, r *Record) []byte {
+	dst = binary.BigEndian.AppendUint64(dst, uint64(r.Offset))
+	dst = binary.BigEndian.AppendUint64(dst, uint64(r.Timestamp.UnixMilli()))
+	if r.Reason == "" {
+		dst = append(dst, 'e')
+		dst = append(dst, r.ID[:]...)
+		dst = append(dst, r.Hash[:]...)
+		return binary.BigEndian.AppendUint32(dst, uint32(len(r.Value)))
+	}
+	dst = append(dst, 'd')
+	return appendRaw(dst, r)
+}
+
+// appendRaw appends a record's key and value.
+func appendRaw(dst []byte, r *Record) []byte {
+	dst = binary.BigEndian.AppendUint32(dst, uint32(len(r.Key)))
+	dst = append(dst, r.Key...)
+	// A value without its length could end in what looks like another record.
+	if !mutant.On("hash-without-lengths") {
+		dst = binary.BigEndian.AppendUint32(dst, uint32(len(r.Value)))
+	}
+	return append(dst, r.Value...)
+}
+
+// RawHash is what [Batch.Hash] was by the first rule version: of all that the records
+// hold but for their headers. An intent may stand that was sent then.
+func (b *Batch) RawHash() event.Hash {
+	sum, text := sha256.New(), []byte(nil)
+	for _, r := range b.Records {
+		text = binary.BigEndian.AppendUint64(text[:0], uint64(r.Offset))
+		text = binary.BigEndian.AppendUint64(text, uint64(r.Timestamp.UnixMilli()))
+		sum.Write(appendRaw(text, r))
+	}
+	return event.Hash(sum.Sum(nil)[:16])
 }
 
 func size(r *Record) int { return len(r.Key) + len(r.Value) }

@@ -1,12 +1,15 @@
 package batch_test
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"sluice/consumer/internal/batch"
@@ -85,66 +88,105 @@ func TestLimits(t *testing.T) {
 // The hash tells records apart that differ in anything a row or a fate is made
 // of: the token of an INSERT rests on it.
 func TestHash(t *testing.T) {
-	hash := func(r batch.Raw) event.Hash {
+	hash := func(r batch.Record) event.Hash {
 		b := batch.New(0)
-		b.Add(&batch.Record{Raw: r})
+		b.Add(&r)
 		return b.Hash()
 	}
-	// Every record is hashed whole, however it falls into the pieces that are hashed
-	// at once: other bytes at the end of one are another hash.
-	for _, size := range []int{1, 100, 16<<10 - 21, 16<<10 - 20, 16 << 10, 100_000} {
-		value := make([]byte, size)
-		one := hash(batch.Raw{Offset: 1, Value: value})
-		value[size-1] = 1
-		require.NotEqual(t, one, hash(batch.Raw{Offset: 1, Value: value}), size)
+	// What can't become a row is hashed whole, however it falls into the pieces that are
+	// hashed at once: other bytes at the end of one are another hash.
+	for _, size := range []int{1, 100, 16<<10 - 25, 16<<10 - 24, 16 << 10, 100_000} {
+		r := batch.Record{Raw: batch.Raw{Offset: 1, Value: make([]byte, size)}, Reason: topic.ReasonMalformed}
+		one := hash(r)
+		r.Value = bytes.Clone(r.Value)
+		r.Value[size-1] = 1
+		require.NotEqual(t, one, hash(r), size)
 	}
-	base := batch.Raw{Offset: 1, Key: []byte("ab"), Value: []byte("c"), Timestamp: time.UnixMilli(5)}
-	seen := map[event.Hash]string{hash(base): "base"}
-	for name, change := range map[string]func(*batch.Raw){
-		"offset":    func(r *batch.Raw) { r.Offset = 2 },
-		"key":       func(r *batch.Raw) { r.Key = []byte("x") },
-		"value":     func(r *batch.Raw) { r.Value = []byte("x") },
-		"timestamp": func(r *batch.Raw) { r.Timestamp = time.UnixMilli(6) },
-		"boundary":  func(r *batch.Raw) { r.Key, r.Value = []byte("a"), []byte("bc") },
-	} {
-		r := base
-		change(&r)
-		require.NotContains(t, seen, hash(r), name)
-		seen[hash(r)] = name
+	seen := map[event.Hash]string{}
+	for _, reason := range []string{"", topic.ReasonMalformed} {
+		base := batch.Record{
+			Raw:    batch.Raw{Offset: 1, Key: []byte("ab"), Value: []byte("c"), Timestamp: time.UnixMilli(5)},
+			Reason: reason, ID: uuid.UUID{1}, Hash: event.Hash{2},
+		}
+		changes := map[string]func(*batch.Record){
+			"base":      func(*batch.Record) {},
+			"offset":    func(r *batch.Record) { r.Offset = 2 },
+			"timestamp": func(r *batch.Record) { r.Timestamp = time.UnixMilli(6) },
+			"length":    func(r *batch.Record) { r.Value = []byte("cc") },
+		}
+		if reason == "" {
+			changes["id"] = func(r *batch.Record) { r.ID[15] = 1 }
+			changes["payload"] = func(r *batch.Record) { r.Hash[15] = 1 }
+		} else {
+			changes["key"] = func(r *batch.Record) { r.Key = []byte("x") }
+			changes["value"] = func(r *batch.Record) { r.Value = []byte("x") }
+			changes["boundary"] = func(r *batch.Record) { r.Key, r.Value = []byte("a"), []byte("bc") }
+		}
+		for name, change := range changes {
+			r := base
+			change(&r)
+			require.NotContains(t, seen, hash(r), reason+name)
+			seen[hash(r)] = reason + name
+		}
 	}
+}
+
+// Why a record that decoded well can't become a row after all is no part of the hash:
+// who finds the batch's intent decodes it anew.
+func TestARefusalIsNotHashed(t *testing.T) {
+	r := batch.Record{Raw: batch.Raw{Offset: 1, Value: []byte("x")}, ID: uuid.UUID{1}}
+	b := batch.New(0)
+	b.Add(&r)
+	before := b.Hash()
+	r.Reason = topic.ReasonRefused
+	require.Equal(t, before, b.Hash())
 }
 
 // The value was hashed without its length: one that goes on as a record would was
 // taken for two records, and a log that had lost the second for one that had not.
 func TestAValueIsNotTakenForRecords(t *testing.T) {
-	one := batch.Record{Raw: batch.Raw{Offset: 1, Timestamp: time.UnixMilli(5), Key: []byte("a"), Value: []byte("x")}}
-	two := batch.Record{Raw: batch.Raw{Offset: 2, Timestamp: time.UnixMilli(6), Key: []byte("b"), Value: []byte("y")}}
-	both := batch.New(1)
-	both.Add(&one)
-	both.Add(&two)
-	for _, sized := range []bool{false, true} {
-		hostile := one
-		hostile.Value = binary.BigEndian.AppendUint64([]byte("x"), 2)
-		hostile.Value = binary.BigEndian.AppendUint64(hostile.Value, 6)
-		hostile.Value = append(binary.BigEndian.AppendUint32(hostile.Value, 1), 'b')
-		if sized {
-			hostile.Value = binary.BigEndian.AppendUint32(hostile.Value, 1)
+	dead := func(offset int64, key, value string) *batch.Record {
+		return &batch.Record{Raw: batch.Raw{Offset: offset, Timestamp: time.UnixMilli(5), Key: []byte(key), Value: []byte(value)}, Reason: topic.ReasonMalformed}
+	}
+	of := func(records ...*batch.Record) *batch.Batch {
+		b := batch.New(1)
+		for _, r := range records {
+			b.Add(r)
 		}
-		hostile.Value = append(hostile.Value, 'y')
-		alone := batch.New(1)
-		alone.Add(&hostile)
+		return b
+	}
+	both := of(dead(1, "a", "x"), dead(2, "b", "y"))
+	for _, c := range []struct{ marked, sized bool }{{false, false}, {false, true}, {true, false}, {true, true}} {
+		value := binary.BigEndian.AppendUint64([]byte("x"), 2)
+		value = binary.BigEndian.AppendUint64(value, 5)
+		if c.marked {
+			value = append(value, 'd')
+		}
+		value = append(binary.BigEndian.AppendUint32(value, 1), 'b')
+		if c.sized {
+			value = binary.BigEndian.AppendUint32(value, 1)
+		}
+		alone := of(dead(1, "a", string(append(value, 'y'))))
 		require.NotEqual(t, both.Hash(), alone.Hash())
+		require.NotEqual(t, both.RawHash(), alone.RawHash())
 	}
 }
 
-// The hash is that of version 1's text, in pieces of any size: an intent that was
-// open while the program changed is known by it.
+// The hash is the same whenever it is asked for, and that of the first rule version is
+// what it was: an intent that was open while the program changed is known by it.
 func TestHashStays(t *testing.T) {
-	b := batch.New(0)
+	b, again := batch.New(0), batch.New(0)
 	whole := sha256.New()
 	for i := range int64(200) {
-		r := batch.Record{Raw: batch.Raw{Offset: i, Timestamp: time.UnixMilli(1_000 + i), Key: make([]byte, i), Value: make([]byte, i*i)}}
+		r := batch.Record{
+			Raw: batch.Raw{Offset: i, Timestamp: time.UnixMilli(1_000 + i), Key: make([]byte, i), Value: make([]byte, i*i)},
+			ID:  uuid.UUID{byte(i)},
+		}
+		if i%3 == 0 {
+			r.Reason = topic.ReasonMalformed
+		}
 		b.Add(&r)
+		again.Add(&r)
 		for _, part := range []any{uint64(i), uint64(1_000 + i), uint32(i), r.Key, uint32(i * i), r.Value} {
 			require.NoError(t, binary.Write(whole, binary.BigEndian, part))
 		}
@@ -152,8 +194,10 @@ func TestHashStays(t *testing.T) {
 			b.Hash()
 		}
 	}
-	require.Equal(t, event.Hash(whole.Sum(nil)[:16]), b.Hash())
+	require.Equal(t, event.Hash(whole.Sum(nil)[:16]), b.RawHash())
+	require.Equal(t, again.Hash(), b.Hash())
 	require.Equal(t, batch.New(0).Hash(), b.Reset(0).Hash())
+	require.Equal(t, "9ef1db2c12c88f92c2b421fe225c44e2", fmt.Sprintf("%x", again.Hash()), "changed, it needs another event.RuleVersion")
 }
 
 // When an event was received is its record's timestamp, or what an earlier copy's was;

@@ -74,13 +74,13 @@ type Decision struct {
 //  5. a row of this key is stored from another origin, or an earlier record of
 //     the batch has the key: a duplicate, or a conflict if the payload differs;
 //  6. else it becomes a row.
-func Decide(records []batch.Record, self topic.Origin, known Known) []Decision {
+func Decide(records []*batch.Record, self topic.Origin, known Known) []Decision {
 	out := make([]Decision, len(records))
 	rows := newOwn(records)
 	origin := self
 	for i := range records {
 		origin.Offset = records[i].Offset
-		out[i] = decide(&records[i], origin, &known, rows)
+		out[i] = decide(records[i], origin, &known, rows)
 		if out[i].Fate == Row {
 			rows.add(i)
 		}

@@ -51,7 +51,7 @@ func TestDecide(t *testing.T) {
 		{"another partition's key is not decided here", away, dedup.Known{First: stored(elsewhere)}, dedup.Forwarded, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := dedup.Decide([]batch.Record{c.record}, self, c.known)
+			got := dedup.Decide([]*batch.Record{&c.record}, self, c.known)
 			require.Equal(t, c.fate, got[0].Fate)
 			require.Equal(t, c.stands, got[0].Stands)
 		})
@@ -63,9 +63,10 @@ func TestDecide(t *testing.T) {
 func TestBatchingChangesNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := rapid.IntRange(1, 40).Draw(t, "records")
-		var log []batch.Record
+		var log []*batch.Record
 		for i := range n {
-			log = append(log, rec(int64(i), rapid.ByteRange('a', 'e').Draw(t, "key"), rapid.ByteRange(1, 2).Draw(t, "payload")))
+			r := rec(int64(i), rapid.ByteRange('a', 'e').Draw(t, "key"), rapid.ByteRange(1, 2).Draw(t, "payload"))
+			log = append(log, &r)
 		}
 		want := dedup.Decide(log, self, dedup.Known{First: nothing})
 
@@ -96,7 +97,7 @@ func TestBatchingChangesNothing(t *testing.T) {
 // What was taken on purpose is neither a row nor anything else again; what is
 // stored or decided already stands all the same.
 func TestWhatIsGoneStaysGone(t *testing.T) {
-	records := []batch.Record{{Raw: batch.Raw{Offset: 1}, ID: uuid.New()}, {Raw: batch.Raw{Offset: 2}, ID: uuid.New()}, {Raw: batch.Raw{Offset: 3}, ID: uuid.New()}}
+	records := []*batch.Record{{Raw: batch.Raw{Offset: 1}, ID: uuid.New()}, {Raw: batch.Raw{Offset: 2}, ID: uuid.New()}, {Raw: batch.Raw{Offset: 3}, ID: uuid.New()}}
 	for _, counted := range []bool{false, true} {
 		for _, fate := range []dedup.Fate{dedup.Expired, dedup.Erased} {
 			got := dedup.Decide(records, topic.Origin{}, dedup.Known{
@@ -115,9 +116,10 @@ func TestWhatIsGoneStaysGone(t *testing.T) {
 // however full the table.
 func TestOwnRows(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		records := make([]batch.Record, rapid.IntRange(0, 300).Draw(t, "records"))
+		records := make([]*batch.Record, rapid.IntRange(0, 300).Draw(t, "records"))
 		for i := range records {
-			records[i] = rec(int64(i), rapid.Byte().Draw(t, "key"), 1)
+			r := rec(int64(i), rapid.Byte().Draw(t, "key"), 1)
+			records[i] = &r
 		}
 		rows := map[uuid.UUID]int64{}
 		for i, d := range dedup.Decide(records, self, dedup.Known{First: nothing}) {

@@ -14,14 +14,14 @@ import (
 // batch, 4 bytes in a table that is half empty at least: a map of ids takes twice
 // the time, most of it for memory that is new with each batch.
 type own struct {
-	records []batch.Record
+	records []*batch.Record
 	slots   []int32 // 1 + where a row stands; 0: none
 	// Ids follow from what is sent: with a secret, nobody can send those that meet
 	// in one slot.
 	seed maphash.Seed
 }
 
-func newOwn(records []batch.Record) *own {
+func newOwn(records []*batch.Record) *own {
 	return &own{records: records, slots: make([]int32, 1<<bits.Len(uint(2*len(records)))), seed: maphash.MakeSeed()}
 }
 

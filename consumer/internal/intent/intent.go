@@ -39,7 +39,7 @@ type Intent struct {
 	Topic uuid.UUID `json:"topic,omitzero"`
 	// Epoch is the leader epoch of the last record.
 	Epoch int32 `json:"epoch"`
-	// Hash is of the raw records, in hexadecimal.
+	// Hash is the batch's, in hexadecimal, by the rule version Rules.
 	Hash string `json:"hash"`
 	// Rules is the rule version the batch is decided by.
 	Rules int `json:"rules"`
@@ -63,6 +63,22 @@ func Of(b *batch.Batch, topicID uuid.UUID, partitions int32) Intent {
 		Last: b.Last(), TopicID: topicID, Epoch: b.Records[len(b.Records)-1].Epoch,
 		Hash: hex.EncodeToString(h[:]), Rules: event.RuleVersion, Partitions: partitions,
 	}
+}
+
+// Begun tells whether b may be the batch that was begun: it ends where that did, and its
+// hash is the same. By rules that this version does not know no hash can be made;
+// what was written is compared by key all the same.
+func (i Intent) Begun(b *batch.Batch) bool {
+	var h event.Hash
+	switch i.Rules {
+	case event.RuleVersion:
+		h = b.Hash()
+	case 1:
+		h = b.RawHash()
+	default:
+		return i.Last == b.Last()
+	}
+	return i.Last == b.Last() && i.Hash == hex.EncodeToString(h[:])
 }
 
 // ClosedAt says that all before next is journaled and nothing is being written.

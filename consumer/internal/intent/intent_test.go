@@ -1,6 +1,7 @@
 package intent_test
 
 import (
+	"encoding/hex"
 	"testing"
 
 	"github.com/google/uuid"
@@ -9,6 +10,7 @@ import (
 	"sluice/consumer/internal/batch"
 	"sluice/consumer/internal/intent"
 	"sluice/schemas/commit"
+	"sluice/schemas/event"
 )
 
 func TestMetadata(t *testing.T) {
@@ -21,6 +23,40 @@ func TestMetadata(t *testing.T) {
 	require.True(t, ours)
 	require.Equal(t, in, got)
 	require.EqualValues(t, 9, got.Last)
+}
+
+// An intent tells whether a batch is the one that it was sent for, also one of the first
+// rule version, whose hash was of the records' bytes. Of a version that is not known it
+// tells only where the batch ends.
+func TestBegun(t *testing.T) {
+	of := func(id, text byte, last int64) *batch.Batch {
+		b := batch.New(7)
+		b.Add(&batch.Record{Raw: batch.Raw{Offset: last, Value: []byte{text}}, ID: uuid.UUID{id}})
+		return b
+	}
+	now := intent.Of(of(1, 'x', 9), uuid.UUID{1}, 12)
+	old := now
+	raw := of(1, 'x', 9).RawHash()
+	old.Rules, old.Hash = 1, hex.EncodeToString(raw[:])
+	unknown := now
+	unknown.Rules, unknown.Hash = event.RuleVersion+1, "?"
+	for _, c := range []struct {
+		what              string
+		b                 *batch.Batch
+		now, old, unknown bool
+	}{
+		{"the same", of(1, 'x', 9), true, true, true},
+		{"another end", of(1, 'x', 10), false, false, false},
+		{"another event", of(2, 'x', 9), false, true, true},
+		{"other bytes", of(1, 'y', 9), true, false, true},
+	} {
+		require.Equal(t, c.now, now.Begun(c.b), c.what)
+		require.Equal(t, c.old, old.Begun(c.b), c.what)
+		require.Equal(t, c.unknown, unknown.Begun(c.b), c.what)
+	}
+	crossed := old
+	crossed.Rules = event.RuleVersion
+	require.False(t, crossed.Begun(of(1, 'x', 9)), "a hash is read by the version it was made by")
 }
 
 // TestMark: what the contract lets anyone read is what is written.

@@ -22,8 +22,7 @@ func (o *Owner) decide(ctx context.Context, w *writing) ([]dedup.Decision, error
 		return nil, err
 	}
 	open := make([]*batch.Record, 0, len(b.Records))
-	for i := range b.Records {
-		r := &b.Records[i]
+	for _, r := range b.Records {
 		if r.Reason != "" || r.Home != o.cfg.Partition && !mutant.On("misplaced-decided-in-place") || decided(r, &known) {
 			continue
 		}
@@ -186,7 +185,7 @@ func (o *Owner) sort(b *batch.Batch, decisions []dedup.Decision) sorted {
 	s := sorted{standing: map[dedup.Fate]int{}, rows: make([]*batch.Record, 0, len(b.Records))}
 	rows := 0 // counted apart: they are nearly all
 	for i := range b.Records {
-		r, d := &b.Records[i], &decisions[i]
+		r, d := b.Records[i], &decisions[i]
 		if d.Fate == dedup.Row {
 			rows++
 		} else {

@@ -10,7 +10,7 @@ import (
 func (o *Owner) entries(w *writing, decisions []dedup.Decision) []store.Entry {
 	var out []store.Entry
 	for i := range w.b.Records {
-		r, d := &w.b.Records[i], &decisions[i]
+		r, d := w.b.Records[i], &decisions[i]
 		if d.Stands || d.Fate == dedup.Row {
 			continue
 		}

@@ -109,7 +109,7 @@ type Owner struct {
 	torn       bool          // the journal has lost ranges, or may have
 	epoch      int32         // of the last record journaled; -1: unknown
 	upTo       int64         // the end of what epoch speaks for
-	begun      string        // the hash of the records that were to be written there
+	begun      intent.Intent // the intent that bound is of
 	open       bool          // an intent is acknowledged and not closed
 	sent       *sentIntent   // the last intent sent
 	answered   time.Time     // when the commit that was answered was sent; zero: none was

@@ -242,7 +242,7 @@ func (o *Owner) expect(w Where, in intent.Intent, ours bool) {
 // bind makes an intent's range, where it is not journaled, a batch of its own.
 func (o *Owner) bind(first int64, in intent.Intent) {
 	if o.unjournaled(first, in) {
-		o.bound, o.begun = store.Range{First: first, End: in.Last + 1}, in.Hash
+		o.bound, o.begun = store.Range{First: first, End: in.Last + 1}, in
 		o.compareTo = max(o.compareTo, in.Last)
 	}
 }

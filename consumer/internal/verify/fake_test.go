@@ -154,17 +154,18 @@ func (s *memoryStore) fate(o topic.Origin, r *batch.Record, fate dedup.Fate, fir
 // write does what an owner would: it decides the records and stores that.
 func (s *memoryStore) write(self topic.Origin, partitions int32, raws []batch.Raw) []dedup.Decision {
 	decoder := batch.NewDecoder(partitions)
-	records := make([]batch.Record, len(raws))
+	records := make([]*batch.Record, len(raws))
 	for i := range raws {
-		records[i] = decoder.Decode(raws[i])
+		r := decoder.Decode(raws[i])
+		records[i] = &r
 	}
 	decisions := dedup.Decide(records, self, dedup.Known{First: func(*batch.Record) (dedup.First, bool) { return dedup.First{}, false }})
 	for i, d := range decisions {
 		o := topic.Origin{TopicID: self.TopicID, Partition: self.Partition, Offset: records[i].Offset}
 		if d.Fate == dedup.Row {
-			s.row(o, &records[i])
+			s.row(o, records[i])
 		} else {
-			s.fate(o, &records[i], d.Fate, d.First.Origin)
+			s.fate(o, records[i], d.Fate, d.First.Origin)
 		}
 	}
 	return decisions
