@@ -10,8 +10,10 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"sluice/consumer/internal/batch"
 	"sluice/consumer/internal/dedup"
 	"sluice/consumer/internal/index"
+	"sluice/schemas/topic"
 )
 
 const million = 1_000_000
@@ -34,11 +36,15 @@ func filled(b *testing.B, keys int, over time.Duration) (*index.Index, time.Dura
 	b.Cleanup(x.Close)
 	require.NoError(b, x.Take(b.Context()))
 	require.NoError(b, x.Wait(b.Context()))
-	for n := range keys {
-		x.Add(noon.Add(-time.Duration(n)*step), idOf(uint64(n)), dedup.First{})
-		if n%50_000 == 0 {
-			require.NoError(b, x.Take(b.Context()))
+	rows := make([]batch.Record, 50_000)
+	for n := 0; n < keys; n += len(rows) {
+		records := make([]*batch.Record, len(rows))
+		for i := range rows {
+			rows[i] = *record(noon.Add(-time.Duration(n+i)*step), uint64(n+i))
+			records[i] = &rows[i]
 		}
+		x.Add(records, topic.Origin{})
+		require.NoError(b, x.Take(b.Context()))
 	}
 	return x, step
 }
@@ -52,6 +58,8 @@ func cpu(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
+// BenchmarkLook is a million checks an iteration, of records that lie in memory as a
+// batch's do.
 func BenchmarkLook(b *testing.B) {
 	for _, s := range spread {
 		x, step := filled(b, 10*million, s.over)
@@ -64,14 +72,20 @@ func BenchmarkLook(b *testing.B) {
 			{"new keys of any time", 1 << 40, 10 * million},
 			{"stored keys of any time", 0, 10 * million},
 		} {
+			records := make([]batch.Record, million)
+			asked := make([]*batch.Record, million)
+			n := uint64(0)
+			for i := range records {
+				n = (n + 7_368_787) % what.within // jumps about
+				records[i] = *record(noon.Add(-time.Duration(n)*step), what.from+n)
+				asked[i] = &records[i]
+			}
 			b.Run(s.name+"/"+what.name, func(b *testing.B) {
 				b.ReportAllocs()
-				n, checks := uint64(0), 0
+				checks := 0
 				before := cpu(b)
 				for b.Loop() {
-					n = (n + 7_368_787) % what.within // jumps about
-					x.Look(noon.Add(-time.Duration(n)*step), idOf(what.from+n))
-					checks++
+					x.Look(asked, func(*batch.Record, dedup.First, index.Answer) { checks++ })
 				}
 				b.ReportMetric(float64(checks)/(cpu(b)-before).Seconds(), "checks/cpu-s")
 			})

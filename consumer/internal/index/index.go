@@ -6,11 +6,14 @@ package index
 import (
 	"context"
 	"hash/maphash"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
 
+	"sluice/consumer/internal/batch"
 	"sluice/consumer/internal/dedup"
+	"sluice/schemas/topic"
 )
 
 // Source reads from ClickHouse: it calls add for every row of the partition
@@ -75,7 +78,8 @@ type Index struct {
 	recent recent
 	batch  uint64
 	demand demand
-	flight *flight       // the load under way, nil when there is none
+	flight *flight // the load under way, nil when there is none
+	probed fingerprint
 	gone   map[int32]int // by block, keys it holds of which ClickHouse has no row
 	said   int64         // what the budget was told
 	stats  Stats
@@ -113,41 +117,59 @@ func New(cfg Config) *Index {
 
 func (x *Index) hash(id uuid.UUID) uint64 { return maphash.Bytes(x.seed, id[:]) }
 
-// Look tells what is known of a key. Asked often enough for keys of a time that
-// is not in memory, the index loads it.
-func (x *Index) Look(occurredAt time.Time, id uuid.UUID) (dedup.First, Answer) {
-	minute, hash := minuteOf(occurredAt), x.hash(id)
-	i := x.pages.find(minute)
-	if i >= 0 {
-		p := x.pages.page[i]
-		p.used = x.batch
-		if !p.keys.has(fingerprintOf(hash, minute)) {
+// Look tells, record by record, what is known of its key; first is of a key that is
+// taken. Asked often enough for keys of a time that is not in memory, the index loads
+// it.
+func (x *Index) Look(records []*batch.Record, tell func(r *batch.Record, first dedup.First, answer Answer)) {
+	var probes [together]probe
+	for some := range slices.Chunk(records, together) {
+		x.probe(&probes, some)
+		for i, r := range some {
+			first, answer := x.look(&probes[i], r.ID)
+			tell(r, first, answer)
+		}
+	}
+}
+
+func (x *Index) look(p *probe, id uuid.UUID) (dedup.First, Answer) {
+	if p.page != nil {
+		p.page.used = x.batch
+		if !p.page.keys.has(p.fp) {
 			x.stats.Free++
 			return dedup.First{}, Free
 		}
 	}
-	if first, ok := x.recent.get(hash, id); ok {
+	if first, ok := x.recent.get(p.hash, id); ok {
 		x.stats.Taken++
 		return first, Taken
 	}
-	if i < 0 {
-		x.demand.note(minute, x.batch)
+	if p.page == nil {
+		x.demand.note(p.minute, x.batch)
 	}
 	x.stats.Asked++
 	return dedup.First{}, Ask
 }
 
-// Add notes a row that is stored. Called before it is, a crash of the INSERT
-// would make the next attempt a duplicate of nothing.
-func (x *Index) Add(occurredAt time.Time, id uuid.UUID, first dedup.First) {
-	minute, hash := minuteOf(occurredAt), x.hash(id)
-	x.recent.put(hash, id, first)
-	fp := fingerprintOf(hash, minute)
-	if i := x.pages.find(minute); i >= 0 {
+// Add notes rows of the log's partition that are stored. Called before they are, a
+// crash of the INSERT would make the next attempt duplicates of nothing.
+func (x *Index) Add(records []*batch.Record, log topic.Origin) {
+	var probes [together]probe
+	for some := range slices.Chunk(records, together) {
+		x.probe(&probes, some)
+		for i, r := range some {
+			log.Offset = r.Offset
+			x.add(&probes[i], r.ID, dedup.First{Origin: log, Hash: r.Hash})
+		}
+	}
+}
+
+func (x *Index) add(p *probe, id uuid.UUID, first dedup.First) {
+	x.recent.put(p.hash, id, first)
+	if i := x.pages.find(p.minute); i >= 0 { // an Add before may have divided the page
 		x.pages.page[i].used = x.batch
-		x.pages.add(i, minute, fp)
-	} else if x.flight != nil && x.flight.covers(minute) {
-		x.flight.added = append(x.flight.added, arrival{minute, fp})
+		x.pages.add(i, p.minute, p.fp)
+	} else if x.flight != nil && x.flight.covers(p.minute) {
+		x.flight.added = append(x.flight.added, arrival{p.minute, p.fp})
 	}
 }
 

@@ -12,8 +12,11 @@ import (
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
+	"sluice/consumer/internal/batch"
+	"sluice/consumer/internal/dedup"
 	"sluice/consumer/internal/index"
 	"sluice/schemas/event"
+	"sluice/schemas/topic"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -81,11 +84,11 @@ func TestABackfillOfTenYearsIsLoadedInFewQueries(t *testing.T) {
 func TestARowIsKnownAgainWithoutAQuery(t *testing.T) {
 	x := open(t, newTable(), index.NewBudget(64<<20, 1))
 	old := noon.AddDate(-1, 0, 0)
-	x.Add(noon, idOf(1), firstOf(1))
-	x.Add(old, idOf(2), firstOf(2))
+	add(x, noon, 1)
+	add(x, old, 2)
 	x.Note(idOf(3), firstOf(3))
 	for n, at := range map[uint64]time.Time{1: noon, 2: old, 3: old} {
-		f, a := x.Look(at, idOf(n))
+		f, a := look(x, at, n)
 		require.Equal(t, index.Taken, a)
 		require.Equal(t, firstOf(n), f)
 	}
@@ -99,7 +102,7 @@ func TestRowsStoredDuringALoadAreMerged(t *testing.T) {
 	// The read may have seen the table before these are stored.
 	const n = 100_000 // more than the exactly known rows
 	for i := range uint64(n) {
-		x.Add(noon.Add(time.Duration(i)*time.Millisecond), idOf(i), firstOf(i))
+		add(x, noon.Add(time.Duration(i)*time.Millisecond), i)
 	}
 	require.Equal(t, index.Ask, answer(x, noon, n+1), "not complete while it is loaded")
 	close(s.gate)
@@ -121,11 +124,11 @@ func TestWhatIsGoneFromTheTableIsLoadedAnew(t *testing.T) {
 	old := key{noon.AddDate(-1, 0, 0), 1 << 40}
 	const n = 100_000 // more than the exactly known rows
 	s.store(old)
-	x.Add(old.at, idOf(old.n), firstOf(old.n))
+	add(x, old.at, old.n)
 	for i := range uint64(n) {
 		k := key{at(i), i}
 		s.store(k)
-		x.Add(k.at, idOf(k.n), firstOf(k.n))
+		add(x, k.at, k.n)
 	}
 	loaded(t, x)
 	reads := len(s.reads)
@@ -158,7 +161,7 @@ func TestWhatIsGoneFromTheTableIsLoadedAnew(t *testing.T) {
 	require.Less(t, asked, 20_000, "once loaded, they are free")
 	require.Greater(t, asked, 4_000)
 	require.Less(t, len(s.reads), reads+3)
-	x.Add(old.at, idOf(1<<41), firstOf(1<<41))
+	add(x, old.at, 1<<41)
 	require.NotEqual(t, index.Free, answer(x, old.at, old.n), "another time's stay known")
 }
 
@@ -253,7 +256,7 @@ func TestMoreThanFits(t *testing.T) {
 		x := open(t, s, b)
 		loaded(t, x)
 		for n := range uint64(60_000) {
-			x.Add(noon.Add(time.Duration(n)*time.Second), idOf(n), firstOf(n))
+			add(x, noon.Add(time.Duration(n)*time.Second), n)
 		}
 		loaded(t, x)
 		before := x.Stats()
@@ -319,20 +322,26 @@ func TestAStoredKeyIsNeverFree(t *testing.T) {
 				s.mu.Unlock()
 			}
 		}
-		store := func(at time.Time) {
-			k := key{at, next}
-			next++
-			s.store(k)
-			x.Add(k.at, idOf(k.n), firstOf(k.n))
-			stored = append(stored, k)
+		store := func(at ...time.Time) {
+			rows := make([]*batch.Record, len(at))
+			for i, at := range at {
+				k := key{at, next}
+				next++
+				s.store(k)
+				rows[i] = record(k.at, k.n)
+				stored = append(stored, k)
+			}
+			x.Add(rows, topic.Origin{})
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"store": func(t *rapid.T) { store(when(t)) },
 			"store many": func(t *rapid.T) {
 				at, step := when(t), rapid.SampledFrom(spans).Draw(t, "step")/1000
-				for i := range rapid.IntRange(1, 20_000).Draw(t, "n") {
-					store(at.Add(-time.Duration(i) * step % (100 * 365 * 24 * time.Hour)))
+				many := make([]time.Time, rapid.IntRange(1, 20_000).Draw(t, "n"))
+				for i := range many {
+					many[i] = at.Add(-time.Duration(i) * step % (100 * 365 * 24 * time.Hour))
 				}
+				store(many...)
 			},
 			"ask for many": func(t *rapid.T) {
 				at := when(t)
@@ -349,7 +358,7 @@ func TestAStoredKeyIsNeverFree(t *testing.T) {
 				}
 				s.mu.Unlock()
 				for _, k := range stored[from:to] {
-					if _, a := x.Look(k.at, idOf(k.n)); a == index.Ask {
+					if _, a := look(x, k.at, k.n); a == index.Ask {
 						x.Gone(k.at, idOf(k.n))
 					}
 				}
@@ -387,15 +396,25 @@ func TestAStoredKeyIsNeverFree(t *testing.T) {
 				}
 			},
 			"": func(t *rapid.T) {
+				var some []*batch.Record
 				for i := 0; i < len(stored); i += 1 + len(stored)/500 {
-					k := stored[i]
-					first, a := x.Look(k.at, idOf(k.n))
+					some = append(some, record(stored[i].at, stored[i].n))
+				}
+				told := 0
+				x.Look(some, func(r *batch.Record, first dedup.First, a index.Answer) {
+					if r != some[told] {
+						t.Fatalf("answer %d is of another record", told)
+					}
+					told++
 					if a == index.Free {
-						t.Fatalf("key %d of %s is stored and called free", k.n, k.at)
+						t.Fatalf("key %d of %s is stored and called free", r.Offset, r.Event.OccurredAt)
 					}
-					if a == index.Taken && first != firstOf(k.n) {
-						t.Fatalf("key %d: %v", k.n, first)
+					if a == index.Taken && first != firstOf(uint64(r.Offset)) {
+						t.Fatalf("key %d: %v", r.Offset, first)
 					}
+				})
+				if told != len(some) {
+					t.Fatalf("%d of %d records were answered", told, len(some))
 				}
 			},
 		})

@@ -9,42 +9,55 @@ import (
 )
 
 // recent holds the rows of the keys seen last, exactly: a retry soon after its
-// original is decided without a query. It is a cache in sets of four, the
-// newest first in each, so of as many keys as it has entries the last half is
-// there almost certainly and older ones by luck.
+// original is decided without a query. They lie one after the other, the newest over
+// the oldest; a table of sets of four, the newest first in each, says where. So of as
+// many keys as there are entries the last half is found almost certainly and older
+// ones by luck.
 type recent struct {
 	entries []entry // a power of two of them, or none
+	places  []place // as many
+	next    int     // which entry is the oldest
 	since   int     // put since it grew
 }
 
 type entry struct {
-	id    uuid.UUID // nil: none; an event id never is
+	id    uuid.UUID
 	first dedup.First
 }
 
+// place is an entry's number, and in the upper half what is left of its key's hash: a
+// key is compared where that agrees. 0: none.
+type place uint32
+
 const (
 	ways = 4
-	// recentMost entries are four megabytes.
+	// recentMost entries are some four megabytes; a place can number no more.
 	recentMost = 1 << 16
 	// recentLeast is what it begins with.
 	recentLeast = 1 << 10
-	entryBytes  = int(unsafe.Sizeof(entry{}))
+	entryBytes  = int(unsafe.Sizeof(entry{}) + unsafe.Sizeof(place(0)))
 )
+
+// placeOf keeps hash bits that choose no set.
+func placeOf(hash uint64, at int) place { return place(hash>>48|1)<<16 | place(at) }
+
+func (p place) at() int             { return int(p & 0xffff) }
+func (p place) like(of uint64) bool { return p>>16 == place(of>>48|1) }
 
 func (r *recent) bytes() int { return len(r.entries) * entryBytes }
 
-func (r *recent) set(hash uint64) []entry {
-	i := int(hash) & (len(r.entries)/ways - 1) * ways
-	return r.entries[i : i+ways]
+func (r *recent) set(hash uint64) []place {
+	i := int(hash) & (len(r.places)/ways - 1) * ways
+	return r.places[i : i+ways]
 }
 
 func (r *recent) get(hash uint64, id uuid.UUID) (dedup.First, bool) {
 	if len(r.entries) == 0 {
 		return dedup.First{}, false
 	}
-	for i, e := range r.set(hash) {
-		if e.id == id {
-			return r.set(hash)[i].first, true
+	for _, p := range r.set(hash) {
+		if p.like(hash) && r.entries[p.at()].id == id {
+			return r.entries[p.at()].first, true
 		}
 	}
 	return dedup.First{}, false
@@ -57,14 +70,16 @@ func (r *recent) put(hash uint64, id uuid.UUID, first dedup.First) {
 	r.since++
 	set := r.set(hash)
 	last := ways - 1
-	for i := range set {
-		if set[i].id == id {
+	for i, p := range set {
+		if p.like(hash) && r.entries[p.at()].id == id {
 			last = i
 			break
 		}
 	}
 	copy(set[1:last+1], set[:last])
-	set[0] = entry{id: id, first: first}
+	set[0] = placeOf(hash, r.next)
+	r.entries[r.next] = entry{id: id, first: first}
+	r.next = (r.next + 1) & (len(r.entries) - 1)
 }
 
 // fit gives it at most so many bytes, and more than it has when it is in use.
@@ -81,11 +96,11 @@ func (r *recent) fit(bytes int64, hash func(uuid.UUID) uint64) {
 	if size == len(r.entries) {
 		return
 	}
-	old := r.entries
-	r.entries = make([]entry, size)
-	for i := len(old) - 1; i >= 0; i-- { // in each set the oldest first
-		if old[i].id != uuid.Nil {
-			r.put(hash(old[i].id), old[i].id, old[i].first)
+	old, oldest := r.entries, r.next
+	*r = recent{entries: make([]entry, size), places: make([]place, size)}
+	for i := range old { // the oldest first
+		if e := &old[(oldest+i)&(len(old)-1)]; e.id != uuid.Nil {
+			r.put(hash(e.id), e.id, e.first)
 		}
 	}
 	r.since = 0

@@ -60,6 +60,17 @@ func (s *set) has(fp fingerprint) bool {
 	return len(s.segments) > 0 && s.segments[s.of(fp)].has(fp)
 }
 
+// slot is where a fingerprint is looked for first; nil where there is none.
+func (s *set) slot(fp fingerprint) *fingerprint {
+	if len(s.segments) == 0 {
+		return nil
+	}
+	if slots := s.segments[s.of(fp)].slots; len(slots) > 0 {
+		return &slots[slotOf(fp, len(slots))]
+	}
+	return nil
+}
+
 func (s *set) add(fp fingerprint) {
 	if len(s.segments) == 0 {
 		s.segments = make([]segment, 1)

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"sluice/consumer/internal/batch"
 	"sluice/consumer/internal/dedup"
 	"sluice/consumer/internal/index"
 	"sluice/schemas/event"
@@ -102,7 +103,20 @@ func loaded(t testing.TB, x *index.Index) {
 	}
 }
 
+func record(at time.Time, n uint64) *batch.Record {
+	return &batch.Record{Raw: batch.Raw{Offset: int64(n)}, ID: idOf(n), Hash: firstOf(n).Hash, Event: event.Event{OccurredAt: at}}
+}
+
+func look(x *index.Index, at time.Time, n uint64) (first dedup.First, answer index.Answer) {
+	x.Look([]*batch.Record{record(at, n)}, func(_ *batch.Record, f dedup.First, a index.Answer) { first, answer = f, a })
+	return first, answer
+}
+
+func add(x *index.Index, at time.Time, n uint64) {
+	x.Add([]*batch.Record{record(at, n)}, topic.Origin{})
+}
+
 func answer(x *index.Index, at time.Time, n uint64) index.Answer {
-	_, a := x.Look(at, idOf(n))
+	_, a := look(x, at, n)
 	return a
 }

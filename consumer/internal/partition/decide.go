@@ -10,7 +10,6 @@ import (
 	"sluice/consumer/internal/dedup"
 	"sluice/consumer/internal/index"
 	"sluice/consumer/internal/mutant"
-	"sluice/schemas/topic"
 )
 
 // decide applies the rule. Where w is to be compared it asks first what has been
@@ -150,8 +149,8 @@ func (o *Owner) await(ctx context.Context) error {
 // key, of which it can't tell.
 func (o *Owner) look(records []*batch.Record, taken map[uuid.UUID]dedup.First) (ask []*batch.Record) {
 	asked := map[uuid.UUID]struct{}{}
-	for _, r := range records {
-		switch first, answer := o.index.Look(r.Event.OccurredAt, r.ID); answer {
+	o.index.Look(records, func(r *batch.Record, first dedup.First, answer index.Answer) {
+		switch answer {
 		case index.Taken:
 			taken[r.ID] = first
 		case index.Ask:
@@ -161,7 +160,7 @@ func (o *Owner) look(records []*batch.Record, taken map[uuid.UUID]dedup.First) (
 			}
 		case index.Free:
 		}
-	}
+	})
 	return ask
 }
 
@@ -219,10 +218,6 @@ func (o *Owner) remember(s sorted) {
 	if mutant.On("stored-rows-forgotten") {
 		s.stored = nil
 	}
-	for _, rows := range [][]*batch.Record{s.stored, s.rows} {
-		for _, r := range rows {
-			origin := topic.Origin{TopicID: o.self.TopicID, Partition: o.cfg.Partition, Offset: r.Offset}
-			o.index.Add(r.Event.OccurredAt, r.ID, dedup.First{Origin: origin, Hash: r.Hash})
-		}
-	}
+	o.index.Add(s.stored, o.self)
+	o.index.Add(s.rows, o.self)
 }
