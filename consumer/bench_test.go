@@ -16,8 +16,10 @@ import (
 	"github.com/prometheus/procfs"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/sync/errgroup"
 
 	"sluice/consumer/internal/batch"
+	"sluice/consumer/internal/group"
 	"sluice/consumer/internal/kafka"
 	"sluice/consumer/internal/monitor"
 	"sluice/deploy/demo/sample"
@@ -32,9 +34,11 @@ const benchRecords = 300_000
 // BenchmarkLogToRow is the consumer, log to row with decoding, dedup, intents
 // and journal, beside two others in the same run: the floor, which fetches the
 // same records and inserts the same columns with nothing decoded or decided; and
-// "decoded", which also decodes each record, so that consumer against decoded is
-// what the protocol costs. One iteration is 300,000 records of one partition: the
-// demo's events with their times shifted, 5 % of them repeats.
+// "plain", a member of the group that does what the consumer does without intents and
+// dedup: it decodes ahead of the INSERT, writes batches of the same size, and commits
+// each when it is stored. So consumer against plain is what exactly-once costs. One
+// iteration is 300,000 records of one partition: the demo's events with their times
+// shifted, 5 % of them repeats.
 //
 // The floor's rows hold what the records hold, decoded before the clock starts:
 // rows that are all alike would be compressed to nothing and be copied from the
@@ -65,25 +69,41 @@ func BenchmarkLogToRow(b *testing.B) {
 		return own, own + others()
 	}
 
-	for _, c := range []struct {
-		name string
-		row  rowOf
-	}{{"floor", atHand(records)}, {"decoded", decoded()}} {
-		b.Run(c.name, func(b *testing.B) {
-			var own, path time.Duration
-			for b.Loop() {
-				b.StopTimer()
-				s.exec("TRUNCATE TABLE event_log")
-				from := s.fill(manual, records)
-				ownBefore, pathBefore := taken()
-				b.StartTimer()
-				require.NoError(b, fetchAndInsert(b.Context(), s, k, id, from, c.row))
-				ownAfter, pathAfter := taken()
-				own, path = own+ownAfter-ownBefore, path+pathAfter-pathBefore
-			}
-			rate(b, own, path)
-		})
-	}
+	b.Run("floor", func(b *testing.B) {
+		row := atHand(records)
+		var own, path time.Duration
+		for b.Loop() {
+			b.StopTimer()
+			s.exec("TRUNCATE TABLE event_log")
+			from := s.fill(manual, records)
+			ownBefore, pathBefore := taken()
+			b.StartTimer()
+			require.NoError(b, fetchAndInsert(b.Context(), s, k, id, from, row))
+			ownAfter, pathAfter := taken()
+			own, path = own+ownAfter-ownBefore, path+pathAfter-pathBefore
+		}
+		rate(b, own, path)
+	})
+	b.Run("plain", func(b *testing.B) {
+		var own, path time.Duration
+		for b.Loop() {
+			b.StopTimer()
+			s.exec("TRUNCATE TABLE event_log")
+			from := s.fill(manual, records)
+			p := atLeastOnce{s: s, k: k, id: id, from: from, begin: make(chan struct{}), done: make(chan error, 1)}
+			stop := p.join()
+			ownBefore, pathBefore := taken()
+			b.StartTimer()
+			close(p.begin)
+			require.NoError(b, <-p.done)
+			b.StopTimer()
+			ownAfter, pathAfter := taken()
+			own, path = own+ownAfter-ownBefore, path+pathAfter-pathBefore
+			stop()
+			b.StartTimer()
+		}
+		rate(b, own, path)
+	})
 	b.Run("consumer", func(b *testing.B) {
 		var own, path time.Duration
 		for b.Loop() {
@@ -219,15 +239,6 @@ func atHand(records []*kgo.Record) rowOf {
 	}
 }
 
-// decoded decodes, as the consumer does.
-func decoded() rowOf {
-	d := batch.NewDecoder(1)
-	return func(_ int, raw batch.Raw) *batch.Record {
-		r := d.Decode(raw)
-		return &r
-	}
-}
-
 // fetchAndInsert fetches the records as the consumer does and writes the same
 // columns in blocks of the same size.
 func fetchAndInsert(ctx context.Context, s *stack, k *kafka.Log, id uuid.UUID, from int64, row rowOf) error {
@@ -255,4 +266,103 @@ func fetchAndInsert(ctx context.Context, s *stack, k *kafka.Log, id uuid.UUID, f
 		}
 	}
 	return nil
+}
+
+// atLeastOnce is the consumer with intents and dedup off, an ordinary one
+// that commits what it has written.
+type atLeastOnce struct {
+	s     *stack
+	k     *kafka.Log
+	id    uuid.UUID
+	from  int64
+	begin chan struct{}
+	done  chan error
+}
+
+// join returns when the group has given it the partition.
+func (p *atLeastOnce) join() (stop func()) {
+	t, cfg := p.s.t, p.s.cfg
+	t.Helper()
+	assigned := make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	member, err := group.Join(ctx, group.Config{
+		Topic: cfg.Kafka.Topic, ID: "plain", Protocol: cfg.Group.Protocol, Admin: p.k.Admin(),
+		SessionTimeout: cfg.Group.SessionTimeout, RevokeTimeout: cfg.Group.RevokeTimeout,
+	}, cfg.Kafka.Options(p.s.log), p.s.log, func(ctx context.Context, stop <-chan struct{}, _ int32, commit group.CommitFunc) {
+		close(assigned)
+		select {
+		case <-p.begin:
+			p.done <- p.consume(ctx, commit)
+		case <-stop:
+		case <-ctx.Done():
+		}
+	})
+	require.NoError(t, err)
+	ended := make(chan struct{})
+	go func() { defer close(ended); member.Run(ctx) }()
+	select {
+	case <-assigned:
+	case <-time.After(30 * time.Second):
+		require.Fail(t, "no partition was assigned")
+	}
+	return func() { member.Leave(); cancel(); <-ended }
+}
+
+func (p *atLeastOnce) consume(ctx context.Context, commit group.CommitFunc) error {
+	reader, err := p.k.Open(0, p.from)
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	chunks := make(chan []batch.Record, 1)
+	tasks, ctx := errgroup.WithContext(ctx)
+	tasks.Go(func() error {
+		defer close(chunks)
+		d := batch.NewDecoder(1)
+		for read := 0; read < benchRecords; {
+			raws, err := reader.Next(ctx)
+			if err != nil {
+				return err
+			}
+			read += len(raws)
+			records := make([]batch.Record, len(raws))
+			for i := range raws {
+				d.DecodeInto(&records[i], &raws[i])
+			}
+			select {
+			case chunks <- records:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		return nil
+	})
+	tasks.Go(func() error {
+		limit := p.s.cfg.Batch.Rows
+		rows := make([]*batch.Record, 0, limit)
+		write := func() error {
+			if err := p.s.store.Rows(ctx, uuid.NewString(), topic.Origin{TopicID: p.id}, rows); err != nil {
+				return err
+			}
+			next := rows[len(rows)-1].Offset + 1
+			rows = rows[:0]
+			return commit(ctx, next, "")
+		}
+		for records := range chunks {
+			for i := range records {
+				rows = append(rows, &records[i])
+				if len(rows) < limit {
+					continue
+				}
+				if err := write(); err != nil {
+					return err
+				}
+			}
+		}
+		if len(rows) == 0 || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return write()
+	})
+	return tasks.Wait()
 }
