@@ -3,6 +3,8 @@
 package dedup
 
 import (
+	"slices"
+
 	"github.com/google/uuid"
 
 	"sluice/consumer/internal/batch"
@@ -59,8 +61,9 @@ type Decision struct {
 	Fate Fate
 	// Stands: the fate is written down already and must not be written again.
 	Stands bool
-	// First is the row that stands, for a duplicate and a conflict.
-	First First
+	// First is the row that stands, for a duplicate and a conflict; else nil. Most
+	// records are neither, and decisions are held by the ten thousand.
+	First *First
 }
 
 // Decide gives each record its fate, in log order. The rule, in this order:
@@ -74,8 +77,10 @@ type Decision struct {
 //  5. a row of this key is stored from another origin, or an earlier record of
 //     the batch has the key: a duplicate, or a conflict if the payload differs;
 //  6. else it becomes a row.
-func Decide(records []*batch.Record, self topic.Origin, known Known) []Decision {
-	out := make([]Decision, len(records))
+//
+// The decisions take the memory of into, if it has enough; what it held is gone.
+func Decide(into []Decision, records []*batch.Record, self topic.Origin, known Known) []Decision {
+	out := slices.Grow(into[:0], len(records))[:len(records)]
 	rows := newOwn(records)
 	origin := self
 	for i := range records {
@@ -118,11 +123,12 @@ func decide(r *batch.Record, origin topic.Origin, known *Known, rows *own) Decis
 	} else if first, ok = known.First(r); ok && first.Origin == origin && !mutant.On("duplicate-of-itself") {
 		ok = false // a record is no duplicate of itself
 	}
-	switch {
-	case !ok:
+	if !ok {
 		return Decision{Fate: Row}
-	case first.Hash == r.Hash:
-		return Decision{Fate: Duplicate, First: first}
 	}
-	return Decision{Fate: Conflict, First: first}
+	stands := first // only what is held lies on the heap
+	if first.Hash == r.Hash {
+		return Decision{Fate: Duplicate, First: &stands}
+	}
+	return Decision{Fate: Conflict, First: &stands}
 }

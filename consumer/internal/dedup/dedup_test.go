@@ -51,7 +51,7 @@ func TestDecide(t *testing.T) {
 		{"another partition's key is not decided here", away, dedup.Known{First: stored(elsewhere)}, dedup.Forwarded, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := dedup.Decide([]*batch.Record{&c.record}, self, c.known)
+			got := dedup.Decide(nil, []*batch.Record{&c.record}, self, c.known)
 			require.Equal(t, c.fate, got[0].Fate)
 			require.Equal(t, c.stands, got[0].Stands)
 		})
@@ -68,7 +68,7 @@ func TestBatchingChangesNothing(t *testing.T) {
 			r := rec(int64(i), rapid.ByteRange('a', 'e').Draw(t, "key"), rapid.ByteRange(1, 2).Draw(t, "payload"))
 			log = append(log, &r)
 		}
-		want := dedup.Decide(log, self, dedup.Known{First: nothing})
+		want := dedup.Decide(nil, log, self, dedup.Known{First: nothing})
 
 		rows := map[uuid.UUID]dedup.First{}
 		known := dedup.Known{Rows: map[int64]uuid.UUID{}, Fates: map[int64]dedup.Fate{}, First: func(r *batch.Record) (dedup.First, bool) {
@@ -77,7 +77,7 @@ func TestBatchingChangesNothing(t *testing.T) {
 		}}
 		for from := 0; from < n; {
 			to := rapid.IntRange(from+1, n).Draw(t, "end")
-			for i, d := range dedup.Decide(log[from:to], self, known) {
+			for i, d := range dedup.Decide(nil, log[from:to], self, known) {
 				require.Equal(t, want[from+i].Fate, d.Fate, fmt.Sprint("offset ", from+i))
 				if d.Fate == dedup.Row {
 					rows[log[from+i].ID] = dedup.First{Origin: topic.Origin{TopicID: self.TopicID, Partition: self.Partition, Offset: int64(from + i)}, Hash: log[from+i].Hash}
@@ -100,7 +100,7 @@ func TestWhatIsGoneStaysGone(t *testing.T) {
 	records := []*batch.Record{{Raw: batch.Raw{Offset: 1}, ID: uuid.New()}, {Raw: batch.Raw{Offset: 2}, ID: uuid.New()}, {Raw: batch.Raw{Offset: 3}, ID: uuid.New()}}
 	for _, counted := range []bool{false, true} {
 		for _, fate := range []dedup.Fate{dedup.Expired, dedup.Erased} {
-			got := dedup.Decide(records, topic.Origin{}, dedup.Known{
+			got := dedup.Decide(nil, records, topic.Origin{}, dedup.Known{
 				Rows: map[int64]uuid.UUID{1: records[0].ID}, Fates: map[int64]dedup.Fate{2: dedup.Duplicate}, Counted: counted,
 				Gone:  func(*batch.Record) (dedup.Fate, bool) { return fate, true },
 				First: func(*batch.Record) (dedup.First, bool) { return dedup.First{}, true },
@@ -122,7 +122,7 @@ func TestOwnRows(t *testing.T) {
 			records[i] = &r
 		}
 		rows := map[uuid.UUID]int64{}
-		for i, d := range dedup.Decide(records, self, dedup.Known{First: nothing}) {
+		for i, d := range dedup.Decide(nil, records, self, dedup.Known{First: nothing}) {
 			first, known := rows[records[i].ID]
 			require.Equal(t, known, d.Fate != dedup.Row)
 			if known {

@@ -26,7 +26,7 @@ func (f fingerprint) minuteIn(block int32) int32 {
 	return block<<blockBits | int32(f&(blockMinutes-1))
 }
 
-// set is a set of fingerprints, 11 to 13 bytes each. It grows by linear hashing:
+// set is a set of fingerprints, 11 to 16 bytes each. It grows by linear hashing:
 // its segments are divided one at a time, each some hundred kilobytes, so that
 // no growth holds the owner up or needs the memory of the whole twice.
 type set struct {
@@ -130,9 +130,9 @@ func (s *set) appendTo(dst []fingerprint) []fingerprint {
 
 // segment is an open addressing table with linear probing, 0 for an empty slot.
 // A slot is found by multiplication, so a table may have any length and grow by
-// a quarter; in slot order its entries ascend, so growing it is one pass. It is
-// three quarters full at most: a new key is then told by some five slots, nine
-// tenths full by fifty.
+// half; in slot order its entries ascend, so growing it is one pass. It is three
+// quarters full at most: a new key is then told by some five slots, nine tenths full
+// by fifty.
 type segment struct {
 	slots []fingerprint
 	n     int
@@ -163,7 +163,7 @@ func (g *segment) add(fp fingerprint) bool {
 			return false
 		}
 		old := g.slots
-		g.slots = make([]fingerprint, len(old)+max(8, len(old)/4))
+		g.slots = make([]fingerprint, len(old)+max(8, len(old)/2))
 		for _, fp := range old {
 			if fp != 0 {
 				g.place(fp)

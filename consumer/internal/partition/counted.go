@@ -97,7 +97,7 @@ func (o *Owner) lacks(ctx context.Context, b *batch.Batch) (n int, err error) {
 		return 0, err
 	}
 	known.First = func(*batch.Record) (dedup.First, bool) { return dedup.First{}, false }
-	for _, d := range dedup.Decide(b.Records, o.self, known) {
+	for _, d := range dedup.Decide(nil, b.Records, o.self, known) {
 		if !d.Stands {
 			n++
 		}

@@ -13,7 +13,7 @@ import (
 )
 
 // decide applies the rule. Where w is to be compared it asks first what has been
-// decided already.
+// decided already. The decisions stand until the next batch is decided.
 func (o *Owner) decide(ctx context.Context, w *writing) ([]dedup.Decision, error) {
 	b := w.b
 	known, err := o.known(ctx, w)
@@ -35,7 +35,8 @@ func (o *Owner) decide(ctx context.Context, w *writing) ([]dedup.Decision, error
 		f, ok := taken[r.ID]
 		return f, ok
 	}
-	return dedup.Decide(b.Records, o.self, known), nil
+	o.decisions = dedup.Decide(o.decisions, b.Records, o.self, known)
+	return o.decisions, nil
 }
 
 // known is what is known of a batch but for its keys.

@@ -48,6 +48,9 @@ func bare(r *batch.Record, d dedup.Decision) store.Entry {
 func entry(r *batch.Record, d dedup.Decision) store.Entry {
 	e := bare(r, d)
 	e.Hash, e.ID, e.Event = r.Hash, r.ID, r.Event
-	e.First, e.Reason, e.Detail = d.First.Origin, r.Reason, r.Detail
+	e.Reason, e.Detail = r.Reason, r.Detail
+	if d.First != nil {
+		e.First = d.First.Origin
+	}
 	return e
 }

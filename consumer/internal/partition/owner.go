@@ -92,12 +92,13 @@ type Owner struct {
 	decoder    *batch.Decoder
 	index      *index.Index
 	ahead      *ahead
-	replay     *replaying   // a re-read that was asked for; it outlives a run
-	replayed   *replaying   // the one before, which is done
-	stepBatch  *batch.Batch // a re-read's, whose memory is used again
-	lastLive   time.Time    // when a live batch was last begun
-	unreadable bool         // the last run ended since the log can't be read where it was
-	batch      *batch.Batch // the one at hand; its memory is used again
+	replay     *replaying       // a re-read that was asked for; it outlives a run
+	replayed   *replaying       // the one before, which is done
+	stepBatch  *batch.Batch     // a re-read's, whose memory is used again
+	lastLive   time.Time        // when a live batch was last begun
+	unreadable bool             // the last run ended since the log can't be read where it was
+	batch      *batch.Batch     // the one at hand; its memory is used again
+	decisions  []dedup.Decision // of the batch at hand; their memory is used again
 	pending    []batch.Record
 	start      int64         // the log's first offset when the run began
 	next       int64         // the journal's end

@@ -159,13 +159,17 @@ func (s *memoryStore) write(self topic.Origin, partitions int32, raws []batch.Ra
 		r := decoder.Decode(raws[i])
 		records[i] = &r
 	}
-	decisions := dedup.Decide(records, self, dedup.Known{First: func(*batch.Record) (dedup.First, bool) { return dedup.First{}, false }})
+	decisions := dedup.Decide(nil, records, self, dedup.Known{First: func(*batch.Record) (dedup.First, bool) { return dedup.First{}, false }})
 	for i, d := range decisions {
 		o := topic.Origin{TopicID: self.TopicID, Partition: self.Partition, Offset: records[i].Offset}
 		if d.Fate == dedup.Row {
 			s.row(o, records[i])
 		} else {
-			s.fate(o, records[i], d.Fate, d.First.Origin)
+			first := topic.Origin{}
+			if d.First != nil {
+				first = d.First.Origin
+			}
+			s.fate(o, records[i], d.Fate, first)
 		}
 	}
 	return decisions
