@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -24,21 +25,23 @@ import (
 	"sluice/consumer/internal/monitor"
 	"sluice/deploy/demo/sample"
 	"sluice/deploy/local/lifeline"
+	"sluice/schemas/event"
 	"sluice/schemas/topic"
 )
 
 // benchRecords are so many that what a consumer does once, to take a partition over,
 // is little beside them.
-const benchRecords = 300_000
+const benchRecords = 500_000
 
 // BenchmarkLogToRow is the consumer, log to row with decoding, dedup, intents
-// and journal, beside two others in the same run: the floor, which fetches the
-// same records and inserts the same columns with nothing decoded or decided; and
-// "plain", a member of the group that does what the consumer does without intents and
-// dedup: it decodes ahead of the INSERT, writes batches of the same size, and commits
-// each when it is stored. So consumer against plain is what exactly-once costs. One
-// iteration is 300,000 records of one partition: the demo's events with their times
-// shifted, 5 % of them repeats.
+// and journal, beside two others, in turns: the floor, which fetches the same records
+// and inserts the same columns with nothing decoded or decided; and "plain", a member
+// of the group that does what the consumer does without intents and dedup: it decodes
+// ahead of the INSERT, writes batches of the same size, and commits each when it is
+// stored. So consumer against plain is what exactly-once costs. One iteration is
+// 500,000 records of one partition for each of the three: the demo's events with their
+// times shifted, 5 % of them repeats. None are held, so that the collector has what a
+// consumer gives it and no more.
 //
 // The floor's rows hold what the records hold, decoded before the clock starts:
 // rows that are all alike would be compressed to nothing and be copied from the
@@ -50,7 +53,7 @@ const benchRecords = 300_000
 // use instead of the local one, whose time is not counted then.
 func BenchmarkLogToRow(b *testing.B) {
 	s, others := newBenchStack(b)
-	records := benchEvents(b, s.cfg.Kafka.Topic)
+	events := newEvents(b)
 	manual, err := kgo.NewClient(kgo.SeedBrokers(s.cfg.Kafka.Brokers...), kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	require.NoError(b, err)
 	defer manual.Close()
@@ -58,81 +61,57 @@ func BenchmarkLogToRow(b *testing.B) {
 	require.NoError(b, err)
 	k := s.log0()
 	defer k.Close()
-	rate := func(b *testing.B, own, path time.Duration) {
-		n := float64(benchRecords) * float64(b.N)
-		b.ReportMetric(n/b.Elapsed().Seconds(), "rows/s")
-		b.ReportMetric(n/own.Seconds(), "rows/cpu-s")
-		b.ReportMetric(n/path.Seconds(), "path-rows/cpu-s")
+	var floor, plain, consumer spent
+	row := atHand(events, s.cfg.Batch.Rows)
+	one := func(of *spent, prepare func(from int64) (run, end func())) {
+		s.exec("TRUNCATE TABLE event_log")
+		run, end := prepare(s.fill(manual, events))
+		runtime.GC() // what preparing left is not for the one that is measured to collect
+		began, own, path := time.Now(), cpuTime(), others()
+		run()
+		of.wall, of.own, of.path = of.wall+time.Since(began), of.own+cpuTime()-own, of.path+others()-path+cpuTime()-own
+		end()
 	}
-	taken := func() (own, path time.Duration) {
-		own = cpuTime()
-		return own, own + others()
-	}
-
-	b.Run("floor", func(b *testing.B) {
-		row := atHand(records)
-		var own, path time.Duration
-		for b.Loop() {
-			b.StopTimer()
-			s.exec("TRUNCATE TABLE event_log")
-			from := s.fill(manual, records)
-			ownBefore, pathBefore := taken()
-			b.StartTimer()
-			require.NoError(b, fetchAndInsert(b.Context(), s, k, id, from, row))
-			ownAfter, pathAfter := taken()
-			own, path = own+ownAfter-ownBefore, path+pathAfter-pathBefore
-		}
-		rate(b, own, path)
-	})
-	b.Run("plain", func(b *testing.B) {
-		var own, path time.Duration
-		for b.Loop() {
-			b.StopTimer()
-			s.exec("TRUNCATE TABLE event_log")
-			from := s.fill(manual, records)
+	for b.Loop() {
+		one(&floor, func(from int64) (run, end func()) {
+			return func() { require.NoError(b, fetchAndInsert(b.Context(), s, k, id, from, row)) }, func() {}
+		})
+		one(&plain, func(from int64) (run, end func()) {
 			p := atLeastOnce{s: s, k: k, id: id, from: from, begin: make(chan struct{}), done: make(chan error, 1)}
-			stop := p.join()
-			ownBefore, pathBefore := taken()
-			b.StartTimer()
-			close(p.begin)
-			require.NoError(b, <-p.done)
-			b.StopTimer()
-			ownAfter, pathAfter := taken()
-			own, path = own+ownAfter-ownBefore, path+pathAfter-pathBefore
-			stop()
-			b.StartTimer()
-		}
-		rate(b, own, path)
-	})
-	b.Run("consumer", func(b *testing.B) {
-		var own, path time.Duration
-		for b.Loop() {
-			b.StopTimer()
-			s.exec("TRUNCATE TABLE event_log")
+			end = p.join()
+			return func() { close(p.begin); require.NoError(b, <-p.done) }, end
+		})
+		one(&consumer, func(from int64) (run, end func()) {
 			s.exec("TRUNCATE TABLE journal")
-			s.fill(manual, records)
-			_, end, err := s.bounds()
-			require.NoError(b, err)
 			// Journaled up to the new records, so that only they are read.
-			require.NoError(b, s.journalTo(id, end-benchRecords))
+			require.NoError(b, s.journalTo(id, from))
 			mon := unregistered()
-			stop := s.consumingShown(mon) // returns when it owns the partition: joining a group is not what is measured
-			ownBefore, pathBefore := taken()
-			b.StartTimer()
-			// The monitor is asked, not ClickHouse: that would be work of the
-			// benchmark's own, on the consumer's account.
-			for !journaled(mon, end) {
-				time.Sleep(10 * time.Millisecond)
-			}
-			b.StopTimer()
-			ownAfter, pathAfter := taken()
-			own, path = own+ownAfter-ownBefore, path+pathAfter-pathBefore
-			stop()
-			b.StartTimer()
-		}
-		rate(b, own, path)
-	})
+			end = s.consumingShown(mon) // returns when it owns the partition: joining a group is not what is measured
+			return func() {
+				// The monitor is asked, not ClickHouse: that would be work of the
+				// benchmark's own, on the consumer's account.
+				for !journaled(mon, from+benchRecords) {
+					time.Sleep(10 * time.Millisecond)
+				}
+			}, end
+		})
+	}
+	n := benchRecords * float64(b.N)
+	for name, of := range map[string]spent{"floor": floor, "plain": plain, "consumer": consumer} {
+		b.ReportMetric(n/of.wall.Seconds(), name+"-rows/s")
+		b.ReportMetric(n/of.own.Seconds(), name+"-rows/cpu-s")
+		b.ReportMetric(n/of.path.Seconds(), name+"-path-rows/cpu-s")
+	}
+	b.ReportMetric(floor.own.Seconds()/consumer.own.Seconds(), "of-floor")
+	b.ReportMetric(plain.own.Seconds()/consumer.own.Seconds(), "of-plain")
+	b.ReportMetric(plain.path.Seconds()/consumer.path.Seconds(), "of-plain-path")
+	b.ReportMetric(plain.wall.Seconds()/consumer.wall.Seconds(), "of-plain-rate")
+	b.ReportMetric(0, "ns/op")
 }
+
+// spent is what one of the three has taken: by the clock, of this process's
+// processors, and of those of all processes.
+type spent struct{ wall, own, path time.Duration }
 
 // cpuTime is the user and system time that this process has taken.
 func cpuTime() time.Duration {
@@ -192,24 +171,44 @@ func brokerProcess(b *testing.B) (brokers string, pid int) {
 	return strings.TrimSpace(addr), cmd.Process.Pid
 }
 
-// benchEvents are the demo's events over and over, each time a minute later, every
-// twentieth a repeat of one ten before it.
-func benchEvents(b *testing.B, topicName string) []*kgo.Record {
+// events are the demo's over and over, each a millisecond later, every twentieth a
+// repeat of one ten before it.
+type events struct {
+	sample []event.Event
+	start  time.Time
+}
+
+func newEvents(b *testing.B) events {
 	b.Helper()
 	sample, err := sample.Events("")
 	require.NoError(b, err)
-	start := time.Now().UTC().Add(-time.Hour).Truncate(time.Hour)
-	out := make([]*kgo.Record, 0, benchRecords)
-	for i := range benchRecords {
-		n := i
-		if i%20 == 19 {
-			n = i - 10
-		}
-		e := sample[n%len(sample)]
-		e.OccurredAt = start.Add(time.Duration(n) * time.Millisecond)
-		out = append(out, &kgo.Record{Key: e.AppendKey(nil), Value: e.AppendJSON(nil), Topic: topicName})
+	return events{sample, time.Now().UTC().Add(-time.Hour).Truncate(time.Hour)}
+}
+
+func (x events) nth(n int) (key, value []byte) {
+	if n%20 == 19 {
+		n -= 10
 	}
-	return out
+	e := x.sample[n%len(x.sample)]
+	e.OccurredAt = x.start.Add(time.Duration(n) * time.Millisecond)
+	return e.AppendKey(nil), e.AppendJSON(nil)
+}
+
+// fill produces benchRecords to partition 0 and returns where they begin.
+func (s *stack) fill(manual *kgo.Client, x events) int64 {
+	s.t.Helper()
+	_, from, err := s.bounds()
+	require.NoError(s.t, err)
+	for n := 0; n < benchRecords; {
+		some := make([]*kgo.Record, min(20_000, benchRecords-n))
+		for i := range some {
+			key, value := x.nth(n)
+			some[i] = &kgo.Record{Key: key, Value: value, Topic: s.cfg.Kafka.Topic}
+			n++
+		}
+		require.NoError(s.t, manual.ProduceSync(s.t.Context(), some...).FirstErr())
+	}
+	return from
 }
 
 // journaled tells whether partition 0 is journaled up to end.
@@ -226,16 +225,19 @@ func journaled(mon *monitor.Monitor, end int64) bool {
 // those of the iteration.
 type rowOf func(nth int, raw batch.Raw) *batch.Record
 
-// atHand has all that is in records decoded already.
-func atHand(records []*kgo.Record) rowOf {
+// atHand has as many rows decoded already as a batch holds: no two of one INSERT are
+// the same.
+func atHand(x events, n int) rowOf {
 	d := batch.NewDecoder(1)
-	rows := make([]batch.Record, len(records))
-	for i, r := range records {
-		rows[i] = d.Decode(batch.Raw{Key: r.Key, Value: r.Value})
+	rows := make([]batch.Record, n)
+	for i := range rows {
+		key, value := x.nth(i)
+		rows[i] = d.Decode(batch.Raw{Key: key, Value: value})
 	}
 	return func(nth int, raw batch.Raw) *batch.Record {
-		rows[nth].Raw = raw
-		return &rows[nth]
+		r := &rows[nth%n]
+		r.Raw = raw
+		return r
 	}
 }
 
@@ -248,17 +250,16 @@ func fetchAndInsert(ctx context.Context, s *stack, k *kafka.Log, id uuid.UUID, f
 	}
 	defer reader.Close()
 	var rows []*batch.Record
-	read := 0
-	for read < benchRecords {
+	for read := 0; read < benchRecords; {
 		raws, err := reader.Next(ctx)
 		if err != nil {
 			return err
 		}
 		for _, raw := range raws {
 			rows = append(rows, row(int(raw.Offset-from), raw))
-		}
-		read += len(raws)
-		if len(rows) >= s.cfg.Batch.Rows || read >= benchRecords {
+			if read++; len(rows) < s.cfg.Batch.Rows && read < benchRecords {
+				continue
+			}
 			if err := s.store.Rows(ctx, uuid.NewString(), topic.Origin{TopicID: id}, rows); err != nil {
 				return fmt.Errorf("the floor's INSERT: %w", err)
 			}

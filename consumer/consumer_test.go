@@ -223,19 +223,6 @@ func (s *stack) bounds() (start, end int64, err error) {
 	return k.Bounds(s.t.Context(), 0)
 }
 
-// fill produces records to partition 0 and returns where they begin.
-func (s *stack) fill(manual *kgo.Client, records []*kgo.Record) int64 {
-	s.t.Helper()
-	_, from, err := s.bounds()
-	require.NoError(s.t, err)
-	fresh := make([]*kgo.Record, len(records))
-	for i, r := range records {
-		fresh[i] = &kgo.Record{Topic: r.Topic, Key: r.Key, Value: r.Value}
-	}
-	require.NoError(s.t, manual.ProduceSync(s.t.Context(), fresh...).FirstErr())
-	return from
-}
-
 // journalTo journals everything before end as one batch of no records.
 func (s *stack) journalTo(id uuid.UUID, end int64) error {
 	if end == 0 {
