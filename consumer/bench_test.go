@@ -16,11 +16,13 @@ import (
 	"github.com/google/uuid"
 	"github.com/prometheus/procfs"
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/errgroup"
 
 	"sluice/consumer/internal/batch"
 	"sluice/consumer/internal/group"
+	"sluice/consumer/internal/intent"
 	"sluice/consumer/internal/kafka"
 	"sluice/consumer/internal/monitor"
 	"sluice/deploy/demo/sample"
@@ -83,8 +85,12 @@ func BenchmarkLogToRow(b *testing.B) {
 		})
 		one(&consumer, func(from int64) (run, end func()) {
 			s.exec("TRUNCATE TABLE journal")
-			// Journaled up to the new records, so that only they are read.
+			// Journaled and closed up to the new records, as an owner leaves it: only they
+			// are read, and nothing of them can have been written before.
 			require.NoError(b, s.journalTo(id, from))
+			closed := kadm.Offsets{}
+			closed.Add(kadm.Offset{Topic: s.cfg.Kafka.Topic, At: from, LeaderEpoch: -1, Metadata: intent.ClosedAt(from, id, 1).Metadata()})
+			require.NoError(b, k.Admin().CommitAllOffsets(b.Context(), s.cfg.Group.ID, closed))
 			mon := unregistered()
 			end = s.consumingShown(mon) // returns when it owns the partition: joining a group is not what is measured
 			return func() {
