@@ -54,6 +54,8 @@ type Known struct {
 	Counted bool
 	// First finds the row that a record's key has, from wherever it came.
 	First func(r *batch.Record) (First, bool)
+	// Repeats are the ids that may be those of several records; nil: any may.
+	Repeats *Repeats
 }
 
 // Decision is a record's fate.
@@ -86,7 +88,7 @@ func Decide(into []Decision, records []*batch.Record, self topic.Origin, known K
 	for i := range records {
 		origin.Offset = records[i].Offset
 		out[i] = decide(records[i], origin, &known, rows)
-		if out[i].Fate == Row {
+		if out[i].Fate == Row && known.Repeats.May(records[i].ID) {
 			rows.add(i)
 		}
 	}
@@ -116,7 +118,11 @@ func decide(r *batch.Record, origin topic.Origin, known *Known, rows *own) Decis
 	}
 	var first First
 	var ok bool
-	if i, here := rows.row(r.ID); here {
+	i, here := 0, false
+	if known.Repeats.May(r.ID) {
+		i, here = rows.row(r.ID)
+	}
+	if here {
 		origin := origin
 		origin.Offset = rows.records[i].Offset
 		first, ok = First{Origin: origin, Hash: rows.records[i].Hash}, true

@@ -133,3 +133,25 @@ func TestOwnRows(t *testing.T) {
 		}
 	})
 }
+
+// What is known to come once need not be looked for: with the repeats noted, the rule
+// decides as it does without.
+func TestRepeats(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		records := make([]*batch.Record, rapid.IntRange(0, 300).Draw(t, "records"))
+		seen, repeats := map[uuid.UUID]bool{}, &dedup.Repeats{}
+		for i := range records {
+			r := rec(int64(i), rapid.Byte().Draw(t, "key"), rapid.ByteRange(1, 2).Draw(t, "payload"))
+			if records[i] = &r; seen[r.ID] {
+				repeats.Note(r.ID)
+			}
+			seen[r.ID] = true
+		}
+		require.Equal(t,
+			dedup.Decide(nil, records, self, dedup.Known{First: nothing}),
+			dedup.Decide(nil, records, self, dedup.Known{First: nothing, Repeats: repeats}))
+	})
+	var none *dedup.Repeats
+	require.True(t, none.May(uuid.UUID{1}))
+	require.False(t, new(dedup.Repeats).May(uuid.UUID{1}))
+}

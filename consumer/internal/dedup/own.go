@@ -1,6 +1,7 @@
 package dedup
 
 import (
+	"encoding/binary"
 	"hash/maphash"
 	"math/bits"
 
@@ -46,4 +47,23 @@ func (o *own) add(at int) {
 	if !mutant.On("own-row-forgotten") {
 		*o.find(o.records[at].ID) = int32(at) + 1
 	}
+}
+
+// Repeats tells which ids may be those of several records of a batch: a bit for 16 of
+// an id's bits, which a hash made. Of most ids it can say that they come once, and
+// nothing else of the batch need be looked through for them.
+type Repeats [1 << 16 / 64]uint64
+
+func bitOf(id uuid.UUID) uint16 { return binary.LittleEndian.Uint16(id[:]) }
+
+// Note notes an id that may come again, or may have come before.
+func (s *Repeats) Note(id uuid.UUID) {
+	at := bitOf(id)
+	s[at/64] |= 1 << (at % 64)
+}
+
+// May tells whether an id may have been noted. Of a nil s it may.
+func (s *Repeats) May(id uuid.UUID) bool {
+	at := bitOf(id)
+	return s == nil || s[at/64]>>(at%64)&1 == 1
 }

@@ -13,6 +13,7 @@ import (
 
 	"sluice/consumer/internal/batch"
 	"sluice/consumer/internal/dedup"
+	"sluice/consumer/internal/mutant"
 	"sluice/schemas/topic"
 )
 
@@ -55,9 +56,9 @@ const (
 // where keys are asked for. Nothing is too late to be found, and nothing has to
 // wait for a load.
 //
-// A page holds every key of its minutes that has a row, as a fingerprint of 64
-// bits: it can say for certain that a key is free, and not quite that it is
-// taken. Fingerprints are keyed by a secret of the process: nobody can make
+// A page holds every key of its minutes that has a row, and those that were claimed,
+// as a fingerprint of 64 bits: it can say for certain that a key is free, and not
+// quite that it is taken. Fingerprints are keyed by a secret of the process: nobody can make
 // events whose fingerprints meet. The rows of the last keys are held exactly,
 // so that a retry costs no query either.
 //
@@ -79,6 +80,7 @@ type Index struct {
 	batch  uint64
 	demand demand
 	flight *flight // the load under way, nil when there is none
+	round  int     // grows whenever pages come or go
 	probed fingerprint
 	gone   map[int32]int // by block, keys it holds of which ClickHouse has no row
 	said   int64         // what the budget was told
@@ -125,25 +127,51 @@ func (x *Index) Look(records []*batch.Record, tell func(r *batch.Record, first d
 	for some := range slices.Chunk(records, together) {
 		x.probe(&probes, some)
 		for i, r := range some {
-			first, answer := x.look(&probes[i], r.ID)
+			p := &probes[i]
+			if p.page != nil {
+				p.page.used = x.batch
+			}
+			free := p.page != nil && !p.page.keys.has(p.fp)
+			first, answer := x.answer(p, p.page != nil, free, r.ID)
 			tell(r, first, answer)
 		}
 	}
 }
 
-func (x *Index) look(p *probe, id uuid.UUID) (dedup.First, Answer) {
-	if p.page != nil {
-		p.page.used = x.batch
-		if !p.page.keys.has(p.fp) {
-			x.stats.Free++
-			return dedup.First{}, Free
+// Claim is Look for records that are about to be written: a key that it tells to be
+// free is held from then on as if it had its row, and told to be free once. What comes
+// of a claim whose row is not written is that ClickHouse is asked for the key. Claims
+// end with the index, so one that failed to write must be closed, as ever.
+func (x *Index) Claim(records []*batch.Record, tell func(r *batch.Record, first dedup.First, answer Answer)) {
+	var probes [together]probe
+	for some := range slices.Chunk(records, together) {
+		x.probe(&probes, some)
+		for i, r := range some {
+			p := &probes[i]
+			at := x.pages.find(p.minute) // a claim before may have divided the page
+			if at >= 0 {
+				x.pages.page[at].used = x.batch
+			}
+			free := at >= 0 && x.pages.add(at, p.minute, p.fp)
+			first, answer := x.answer(p, at >= 0, free, r.ID)
+			tell(r, first, answer)
 		}
+	}
+}
+
+// Round is the same as long as no page comes or goes.
+func (x *Index) Round() int { return x.round }
+
+func (x *Index) answer(p *probe, paged, free bool, id uuid.UUID) (dedup.First, Answer) {
+	if free {
+		x.stats.Free++
+		return dedup.First{}, Free
 	}
 	if first, ok := x.recent.get(p.hash, id); ok {
 		x.stats.Taken++
 		return first, Taken
 	}
-	if p.page == nil {
+	if !paged {
 		x.demand.note(p.minute, x.batch)
 	}
 	x.stats.Asked++
@@ -157,19 +185,40 @@ func (x *Index) Add(records []*batch.Record, log topic.Origin) {
 	for some := range slices.Chunk(records, together) {
 		x.probe(&probes, some)
 		for i, r := range some {
+			p := &probes[i]
 			log.Offset = r.Offset
-			x.add(&probes[i], r.ID, dedup.First{Origin: log, Hash: r.Hash})
+			x.recent.put(p.hash, r.ID, dedup.First{Origin: log, Hash: r.Hash})
+			if at := x.pages.find(p.minute); at >= 0 { // an Add before may have divided the page
+				x.pages.page[at].used = x.batch
+				x.pages.add(at, p.minute, p.fp)
+			} else {
+				x.fly(p.minute, p.fp)
+			}
 		}
 	}
 }
 
-func (x *Index) add(p *probe, id uuid.UUID, first dedup.First) {
-	x.recent.put(p.hash, id, first)
-	if i := x.pages.find(p.minute); i >= 0 { // an Add before may have divided the page
-		x.pages.page[i].used = x.batch
-		x.pages.add(i, p.minute, p.fp)
-	} else if x.flight != nil && x.flight.covers(p.minute) {
-		x.flight.added = append(x.flight.added, arrival{p.minute, p.fp})
+// Written is Add of rows whose keys were all claimed since the round was the one given:
+// if it still is, the pages hold them already.
+func (x *Index) Written(records []*batch.Record, log topic.Origin, round int) {
+	if round != x.round && !mutant.On("claims-outlive-their-pages") {
+		x.Add(records, log)
+		return
+	}
+	for _, r := range records {
+		log.Offset = r.Offset
+		hash, minute := x.hash(r.ID), minuteOf(r.Event.OccurredAt)
+		x.recent.put(hash, r.ID, dedup.First{Origin: log, Hash: r.Hash})
+		if x.pages.find(minute) < 0 {
+			x.fly(minute, fingerprintOf(hash, minute))
+		}
+	}
+}
+
+// fly keeps a key for the load under way, if it is of its time.
+func (x *Index) fly(minute int32, fp fingerprint) {
+	if x.flight != nil && x.flight.covers(minute) {
+		x.flight.added = append(x.flight.added, arrival{minute, fp})
 	}
 }
 
@@ -194,6 +243,7 @@ func (x *Index) Gone(occurredAt time.Time, id uuid.UUID) (dropped bool) {
 	delete(x.gone, block)
 	x.stats.Stale++
 	x.pages.drop(block)
+	x.round++
 	x.demand.wanted(minute, x.batch)
 	return true
 }
@@ -268,6 +318,7 @@ func (x *Index) fit() {
 	if most := share - int64(x.recent.bytes()); int64(x.pages.bytes) > most {
 		n := len(x.pages.page)
 		x.pages.evict(int(most * 7 / 8))
+		x.round++
 		x.stats.Evicted += n - len(x.pages.page)
 	}
 	now := int64(x.bytes())

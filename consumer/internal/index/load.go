@@ -126,6 +126,7 @@ func (x *Index) land(l loaded) error {
 	}
 	i := x.pages.after(l.from)
 	x.pages.replace(i, i, l.parts)
+	x.round++
 	for _, a := range f.added {
 		if i := x.pages.find(a.minute); i >= 0 {
 			x.pages.add(i, a.minute, a.fp)

@@ -120,20 +120,24 @@ func (p *pages) gap(minute int32) (from, to int32) {
 	return from, to
 }
 
-// add notes a key in page i.
-func (p *pages) add(i int, minute int32, fp fingerprint) {
+// add notes a key in page i, and tells whether it was not there.
+func (p *pages) add(i int, minute int32, fp fingerprint) (fresh bool) {
 	if p.page[i].keys.n == 0 {
 		i = p.narrow(i, minute)
 	}
 	g := p.page[i]
-	n, bytes := g.keys.n, g.keys.bytes
-	g.keys.add(fp)
-	p.keys += g.keys.n - n
+	bytes := g.keys.bytes
+	if !g.keys.add(fp) {
+		p.bytes += g.keys.bytes - bytes
+		return false
+	}
+	p.keys++
 	p.bytes += g.keys.bytes - bytes
-	if g.keys.n > pageKeys && p.to[i]-p.from[i] > 1 && g.keys.n > n {
+	if g.keys.n > pageKeys && p.to[i]-p.from[i] > 1 {
 		fps := g.keys.appendTo(make([]fingerprint, 0, g.keys.n))
 		p.replace(i, i+1, divided(nil, p.from[i], p.to[i], fps, g.used))
 	}
+	return true
 }
 
 // drop forgets the pages that lie in a block.

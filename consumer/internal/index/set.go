@@ -71,20 +71,22 @@ func (s *set) slot(fp fingerprint) *fingerprint {
 	return nil
 }
 
-func (s *set) add(fp fingerprint) {
+// add tells whether fp is new.
+func (s *set) add(fp fingerprint) bool {
 	if len(s.segments) == 0 {
 		s.segments = make([]segment, 1)
 	}
 	g := &s.segments[s.of(fp)]
 	before := len(g.slots)
 	if !g.add(fp) {
-		return
+		return false
 	}
 	s.n++
 	s.bytes += 8 * (len(g.slots) - before)
 	if s.n > segmentKeys*len(s.segments) {
 		s.divide()
 	}
+	return true
 }
 
 // of is the segment of a fingerprint: by as many of the hash's low bits as

@@ -2,6 +2,7 @@ package partition
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -27,9 +28,12 @@ func (o *Owner) decide(ctx context.Context, w *writing) ([]dedup.Decision, error
 		}
 		open = append(open, r)
 	}
-	taken, err := o.taken(ctx, open, known.Counted)
+	taken, err := o.taken(ctx, w, open)
 	if err != nil {
 		return nil, err
+	}
+	if w.live {
+		known.Repeats = &o.repeats
 	}
 	known.First = func(r *batch.Record) (dedup.First, bool) {
 		f, ok := taken[r.ID]
@@ -86,17 +90,22 @@ const askFirst = 5_000
 // asked for. It is a variable for tests.
 var loadWait = 200 * time.Millisecond
 
-// taken are the keys of records that have rows.
-func (o *Owner) taken(ctx context.Context, records []*batch.Record, again bool) (map[uuid.UUID]dedup.First, error) {
-	taken := map[uuid.UUID]dedup.First{}
-	ask := o.look(records, taken)
+// taken are the keys of records that have rows. Of a live batch they are claimed.
+func (o *Owner) taken(ctx context.Context, w *writing, records []*batch.Record) (map[uuid.UUID]dedup.First, error) {
+	again, taken := !w.live, map[uuid.UUID]dedup.First{}
+	look := func(records []*batch.Record) []*batch.Record { return o.look(records, taken) }
+	if w.live {
+		o.repeats, w.round = dedup.Repeats{}, o.index.Round()
+		look = func(records []*batch.Record) []*batch.Record { return o.claim(records, taken) }
+	}
+	ask := look(records)
 	if len(ask) >= askFirst && o.index.Stats().Loading {
 		// The first batches of a backlog, mostly: to ask for so many keys takes
 		// longer than most loads do.
 		if err := o.await(ctx); err != nil {
 			return nil, err
 		}
-		ask = o.look(ask, taken)
+		ask = look(ask)
 	}
 	for len(ask) > 0 {
 		now := ask
@@ -122,7 +131,7 @@ func (o *Owner) taken(ctx context.Context, records []*batch.Record, again bool) 
 			if err := o.reload(ctx); err != nil {
 				return nil, err
 			}
-			ask = o.look(ask, taken)
+			ask = look(ask)
 		}
 	}
 	return taken, nil
@@ -163,6 +172,42 @@ func (o *Owner) look(records []*batch.Record, taken map[uuid.UUID]dedup.First) (
 		}
 	})
 	return ask
+}
+
+// claim is look for records that are about to be written, each key of which it takes.
+// A key that an earlier record has taken has no row yet, and needs no asking for: what
+// comes of the two is for the rule to say. They are noted as repeats.
+func (o *Owner) claim(records []*batch.Record, taken map[uuid.UUID]dedup.First) (ask []*batch.Record) {
+	asked := map[uuid.UUID]*batch.Record{}
+	claimed := 0
+	o.index.Claim(records, func(r *batch.Record, first dedup.First, answer index.Answer) {
+		switch answer {
+		case index.Free:
+			claimed++
+			return
+		case index.Taken:
+			taken[r.ID] = first
+		case index.Ask:
+			if asked[r.ID] == nil {
+				asked[r.ID] = r
+				ask = append(ask, r)
+			}
+		}
+		if !mutant.On("repeats-not-noted") {
+			o.repeats.Note(r.ID)
+		}
+	})
+	if claimed == 0 || len(ask) == 0 {
+		return ask
+	}
+	for _, r := range records {
+		if o.repeats.May(r.ID) {
+			if q := asked[r.ID]; q != nil && r != q && r.Offset < q.Offset {
+				delete(asked, r.ID) // r has taken it
+			}
+		}
+	}
+	return slices.DeleteFunc(ask, func(r *batch.Record) bool { return asked[r.ID] == nil })
 }
 
 // decided tells that what became of a record stands, whatever is known of its key.
@@ -215,10 +260,14 @@ func (o *Owner) sort(b *batch.Batch, decisions []dedup.Decision) sorted {
 // remember adds rows to the index, now that they are stored: those that were
 // found stored too, since they may have been written after the index was loaded,
 // late by an earlier owner or before this batch was decided again.
-func (o *Owner) remember(s sorted) {
+func (o *Owner) remember(w *writing, s sorted) {
 	if mutant.On("stored-rows-forgotten") {
 		s.stored = nil
 	}
 	o.index.Add(s.stored, o.self)
-	o.index.Add(s.rows, o.self)
+	if w.live {
+		o.index.Written(s.rows, o.self, w.round)
+	} else {
+		o.index.Add(s.rows, o.self)
+	}
 }

@@ -99,6 +99,7 @@ type Owner struct {
 	unreadable bool             // the last run ended since the log can't be read where it was
 	batch      *batch.Batch     // the one at hand; its memory is used again
 	decisions  []dedup.Decision // of the batch at hand; their memory is used again
+	repeats    dedup.Repeats    // of a live batch
 	pending    []batch.Record
 	start      int64         // the log's first offset when the run began
 	next       int64         // the journal's end

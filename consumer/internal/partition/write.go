@@ -63,6 +63,7 @@ type writing struct {
 	only    func(*batch.Record) bool // nil: all
 	putOff  func() bool              // asked before the intent is sent; nil: it is sent
 	refused int
+	round   int  // the index's when a live batch's keys were claimed
 	gone    Gone // what was known to be taken when it was decided
 	// counted is how many records have no fate of their own since retention counted
 	// them.
@@ -122,7 +123,7 @@ func (o *Owner) write(ctx context.Context, w *writing) (sorted, error) {
 			}
 		}
 		if mutant.On("index-before-rows") {
-			o.remember(s)
+			o.remember(w, s)
 		}
 		refused, err := o.rows(ctx, token, w, s.rows)
 		if err != nil {
@@ -154,7 +155,7 @@ func (o *Owner) write(ctx context.Context, w *writing) (sorted, error) {
 				return s, err
 			}
 		}
-		o.remember(s)
+		o.remember(w, s)
 		return s, nil
 	}
 }

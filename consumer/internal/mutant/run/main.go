@@ -36,6 +36,7 @@ var (
 	model     = suite{"./consumer", "TestModelFound"}
 	fencing   = suite{"./consumer/internal/group", "TestAnAssignmentThatIsOverCommitsNothing"}
 	hashes    = suite{"./consumer/internal/batch", "TestAValueIsNotTakenForRecords"}
+	claims    = suite{"./consumer/internal/index", "TestClaims|TestAClaim"}
 	standing  = suite{"./consumer", "TestWhatIsErasedWhileAnOwnerStandsStill"}
 	sealing   = suite{"./consumer", "TestALateInsertOfWhatWasTakenIsDropped"}
 	counting  = suite{"./consumer", "TestWhatHasExpiredIsCountedOnce"}
@@ -49,6 +50,7 @@ var elsewhere = map[string][]suite{
 	"ended-incarnation-commits":   {fencing},
 	"open-intent-by-new-count":    {model},
 	"hash-without-lengths":        {hashes},
+	"claims-outlive-their-pages":  {claims},
 	"taken-meanwhile-not-seen":    {standing},
 	"open-intents-not-awaited":    {standing},
 	"taken-not-sealed":            {sealing},
