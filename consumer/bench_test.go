@@ -33,7 +33,7 @@ import (
 
 // benchRecords are so many that what a consumer does once, to take a partition over,
 // is little beside them.
-const benchRecords = 500_000
+const benchRecords = 1_000_000
 
 // BenchmarkLogToRow is the consumer, log to row with decoding, dedup, intents
 // and journal, beside two others, in turns: the floor, which fetches the same records
@@ -41,7 +41,7 @@ const benchRecords = 500_000
 // of the group that does what the consumer does without intents and dedup: it decodes
 // ahead of the INSERT, writes batches of the same size, and commits each when it is
 // stored. So consumer against plain is what exactly-once costs. One iteration is
-// 500,000 records of one partition for each of the three: the demo's events with their
+// 1,000,000 records of one partition for each of the three: the demo's events with their
 // times shifted, 5 % of them repeats. None are held, so that the collector has what a
 // consumer gives it and no more.
 //
@@ -94,10 +94,10 @@ func BenchmarkLogToRow(b *testing.B) {
 			mon := unregistered()
 			end = s.consumingShown(mon) // returns when it owns the partition: joining a group is not what is measured
 			return func() {
-				// The monitor is asked, not ClickHouse: that would be work of the
-				// benchmark's own, on the consumer's account.
+				// The monitor is asked, and seldom: that is work of the benchmark's own, on
+				// the consumer's account.
 				for !journaled(mon, from+benchRecords) {
-					time.Sleep(10 * time.Millisecond)
+					time.Sleep(50 * time.Millisecond)
 				}
 			}, end
 		})

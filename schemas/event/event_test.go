@@ -265,3 +265,24 @@ func TestNearest(t *testing.T) {
 		require.Equal(t, want, event.Nearest(name, known), name)
 	}
 }
+
+// A namer says of every event what the event says itself, whatever it named before.
+func TestNamer(t *testing.T) {
+	var names event.Namer
+	rapid.Check(t, func(t *rapid.T) {
+		field := rapid.StringMatching(`[a-c%:\x{e9}]{1,300}`)
+		e := event.Event{
+			Source: field.Draw(t, "source"), EventType: field.Draw(t, "type"), ActorID: field.Draw(t, "actor"),
+			OccurredAt: time.Unix(rapid.Int64Range(-2e9, 9e9).Draw(t, "s"), rapid.Int64Range(0, 999_999_999).Draw(t, "ns")).UTC(),
+		}
+		id, key := names.Name(&e)
+		require.Equal(t, e.Key(), string(key))
+		require.Equal(t, e.ID(), id)
+		require.Equal(t, event.IDOf(key), id)
+		_, _, actor, at, err := event.ParseKey(string(key))
+		require.NoError(t, err)
+		require.Equal(t, e.ActorID, actor)
+		require.True(t, e.OccurredAt.Equal(at))
+		require.Equal(t, e.OccurredAt.Format("2006-01-02T15:04:05.000000000Z"), string(event.AppendTime(nil, e.OccurredAt)))
+	})
+}

@@ -34,10 +34,11 @@ func AppendTime(dst []byte, t time.Time) []byte {
 	return dst
 }
 
-func twoDigits(out []byte, n int) {
-	out[1] = byte('0' + n%10)
-	out[0] = byte('0' + n/10)
-}
+// pairs are the numbers 00 to 99, one after the other.
+const pairs = "00010203040506070809" + "10111213141516171819" + "20212223242526272829" + "30313233343536373839" + "40414243444546474849" +
+	"50515253545556575859" + "60616263646566676869" + "70717273747576777879" + "80818283848586878889" + "90919293949596979899"
+
+func twoDigits(out []byte, n int) { copy(out[:2], pairs[2*n:2*n+2]) }
 
 // ParseTime reads an RFC 3339 date-time with a zone and at most nine
 // fractional digits and returns it in UTC. When s is not one, msg says why.

@@ -67,7 +67,7 @@ type Record struct {
 type Decoder struct {
 	events     *event.Decoder
 	partitions int32
-	key        []byte
+	names      event.Namer
 }
 
 // NewDecoder decodes records of a topic that has this many partitions, by the
@@ -112,9 +112,9 @@ func (d *Decoder) decode(r *Record, hashed bool) {
 		r.Reason, r.Detail = topic.ReasonMalformed, faults[0].String()
 		return
 	}
-	d.key = r.Event.AppendKey(d.key[:0])
-	r.ID = event.IDOf(d.key)
-	r.Home = event.Partition(d.key, d.partitions)
+	var key []byte
+	r.ID, key = d.names.Name(&r.Event)
+	r.Home = event.Partition(key, d.partitions)
 }
 
 // Limits close a batch. Each is reached, never passed, but for a batch of one.

@@ -54,7 +54,8 @@ type Known struct {
 	Counted bool
 	// First finds the row that a record's key has, from wherever it came.
 	First func(r *batch.Record) (First, bool)
-	// Repeats are the ids that may be those of several records; nil: any may.
+	// Repeats are the ids that may be those of several records, or have a row already;
+	// nil: any may.
 	Repeats *Repeats
 }
 
@@ -116,12 +117,12 @@ func decide(r *batch.Record, origin topic.Origin, known *Known, rows *own) Decis
 			return Decision{Fate: fate, Stands: fate == Expired && known.Counted}
 		}
 	}
+	if !known.Repeats.May(r.ID) {
+		return Decision{Fate: Row}
+	}
 	var first First
 	var ok bool
-	i, here := 0, false
-	if known.Repeats.May(r.ID) {
-		i, here = rows.row(r.ID)
-	}
+	i, here := rows.row(r.ID)
 	if here {
 		origin := origin
 		origin.Offset = rows.records[i].Offset

@@ -49,14 +49,15 @@ func (o *own) add(at int) {
 	}
 }
 
-// Repeats tells which ids may be those of several records of a batch: a bit for 16 of
-// an id's bits, which a hash made. Of most ids it can say that they come once, and
-// nothing else of the batch need be looked through for them.
+// Repeats tells which ids of a batch may have come before: in it, or as a row. It has a
+// bit for 16 of an id's bits, which a hash made. Of most ids it can say that they come
+// for the first time and not again in the batch, and nothing need be looked through for
+// them.
 type Repeats [1 << 16 / 64]uint64
 
 func bitOf(id uuid.UUID) uint16 { return binary.LittleEndian.Uint16(id[:]) }
 
-// Note notes an id that may come again, or may have come before.
+// Note notes an id that may have come before.
 func (s *Repeats) Note(id uuid.UUID) {
 	at := bitOf(id)
 	s[at/64] |= 1 << (at % 64)
