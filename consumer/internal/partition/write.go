@@ -63,7 +63,8 @@ type writing struct {
 	only    func(*batch.Record) bool // nil: all
 	putOff  func() bool              // asked before the intent is sent; nil: it is sent
 	refused int
-	round   int  // the index's when a live batch's keys were claimed
+	claimed bool // its keys were claimed when it was decided last, in this round of the index
+	round   int
 	gone    Gone // what was known to be taken when it was decided
 	// counted is how many records have no fate of their own since retention counted
 	// them.
