@@ -1,6 +1,7 @@
 package crash
 
 import (
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"testing"
@@ -9,7 +10,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"sluice/consumer/internal/batch"
 	"sluice/consumer/internal/dedup"
+	"sluice/consumer/internal/intent"
 	"sluice/consumer/internal/partition"
 	"sluice/schemas/event"
 	"sluice/schemas/topic"
@@ -31,6 +34,51 @@ func TestAnIntentIsNotChanged(t *testing.T) {
 			given{[]fault{lost, {partition.PointInsert, 1, deadLate, string(partition.PointJournal)}}, time.Minute, 7})
 	}
 	tryInMemory(t, cases)
+}
+
+// An intent that a build of the first rule version left open was replaced by one with the
+// hash of today, while the batch's INSERT went under the token of the first: whoever found
+// the second sealed a token that nothing was sent under, and a late INSERT was stored, too.
+func TestAnIntentOfVersion1KeepsItsHash(t *testing.T) {
+	for _, first := range []fault{
+		{partition.PointInsert, 1, crashes, ""}, {partition.PointIntended, 1, crashes, ""},
+		{partition.PointInsert, 2, crashes, ""}, {partition.PointInsert, 1, partly, ""},
+	} {
+		for _, second := range []fault{
+			{partition.PointInsert, 1, deadLate, finished}, {partition.PointInsert, 1, delayed, finished},
+			{partition.PointInsert, 1, freezes, finished}, {partition.PointInserted, 1, crashes, ""}, {partition.PointInsert, 1, partly, ""},
+		} {
+			t.Run(first.String()+"; "+second.String(), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w := given{fresh: time.Minute, hidden: -1}.world(newMemory())
+					w.before = func(owner int) {
+						if owner == 1 {
+							w.asOfVersion1(t)
+						}
+					}
+					require.True(t, w.compared(t, w.run(t.Context(), first, second)))
+				})
+			})
+		}
+	}
+}
+
+// asOfVersion1 makes the open intent one of the first rule version.
+func (w *world) asOfVersion1(t *testing.T) {
+	t.Helper()
+	in, ours, err := intent.Parse(w.metadata)
+	require.NoError(t, err)
+	require.True(t, ours && !in.Closed)
+	b, d := batch.New(w.committed), batch.NewDecoder(partitions)
+	for _, raw := range w.records {
+		if raw.Offset >= w.committed && raw.Offset <= in.Last {
+			r := d.Decode(raw)
+			b.Add(&r)
+		}
+	}
+	h := b.RawHash()
+	in.Hash, in.Rules = hex.EncodeToString(h[:]), 1
+	w.metadata = in.Metadata()
 }
 
 // The head of the log is deleted under an open intent, while its INSERT runs or

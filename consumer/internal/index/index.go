@@ -139,9 +139,10 @@ func (x *Index) Look(records []*batch.Record, tell func(r *batch.Record, first d
 }
 
 // Claim is Look for records that are about to be written: a key that it tells to be
-// free is held from then on as if it had its row, and told to be free once. What comes
-// of a claim whose row is not written is that ClickHouse is asked for the key. Claims
-// end with the index, so one that failed to write must be closed, as ever.
+// free is held from then on as if it had its row, and told to be free once. A claim whose
+// row is not written costs a question to ClickHouse when the key comes again, and counts
+// as [Index.Gone] then. Claims end with the index, so one whose owner failed to write must
+// be closed, as ever.
 func (x *Index) Claim(records []*batch.Record, tell func(r *batch.Record, first dedup.First, answer Answer)) {
 	var probes [together]probe
 	for some := range slices.Chunk(records, together) {

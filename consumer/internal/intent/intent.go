@@ -109,8 +109,8 @@ func Parse(metadata string) (i Intent, ok bool, err error) {
 	return i, true, nil
 }
 
-// Token names the INSERT of a batch: exactly what its block holds, since
-// ClickHouse takes the token's word for it.
+// Token names the INSERT of a batch by what its block holds, as far as the batch's hash
+// tells it, since ClickHouse takes the token's word for it.
 func Token(topicID uuid.UUID, partition int32, first, last int64, hash string) string {
 	return fmt.Sprintf("%s%d/%d/%s", TokenPrefix(topicID, partition), first, last, hash)
 }

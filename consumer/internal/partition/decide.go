@@ -22,22 +22,35 @@ func (o *Owner) decide(ctx context.Context, w *writing) ([]dedup.Decision, error
 		return nil, err
 	}
 	open := make([]*batch.Record, 0, len(b.Records))
+	gone := map[*batch.Record]dedup.Fate{}
 	for _, r := range b.Records {
 		if r.Reason != "" || r.Home != o.cfg.Partition && !mutant.On("misplaced-decided-in-place") || decided(r, &known) {
 			continue
 		}
+		if w.gone != nil {
+			if fate, taken := w.gone.Fate(&r.Event); taken { // whatever is known of its key
+				gone[r] = fate
+				continue
+			}
+		}
 		open = append(open, r)
 	}
-	taken, err := o.taken(ctx, w, open)
-	if err != nil {
-		return nil, err
+	known.Gone = func(r *batch.Record) (dedup.Fate, bool) {
+		fate, taken := gone[r]
+		return fate, taken
+	}
+	if !w.claimed || w.compare || len(open) > w.looked { // else what was found stands: nothing was written since
+		if w.taken, err = o.taken(ctx, w, open); err != nil {
+			return nil, err
+		}
+		w.looked = len(open)
+	}
+	known.First = func(r *batch.Record) (dedup.First, bool) {
+		f, ok := w.taken[r.ID]
+		return f, ok
 	}
 	if w.claimed {
 		known.Repeats = &o.repeats
-	}
-	known.First = func(r *batch.Record) (dedup.First, bool) {
-		f, ok := taken[r.ID]
-		return f, ok
 	}
 	o.decisions = dedup.Decide(o.decisions, b.Records, o.self, known)
 	return o.decisions, nil

@@ -28,6 +28,11 @@ func (o *Owner) live(ctx context.Context, b *batch.Batch) error {
 		}
 		return fmt.Errorf("%w: at offsets %d to %d stand other records than were begun", errAnew, b.First, w.in.Last)
 	}
+	if o.within() && b.First == o.bound.First && !mutant.On("begun-under-another-hash") {
+		// By whatever rules it was begun: whoever finds this intent seals the token that
+		// the INSERT goes under.
+		w.in.Hash, w.in.Rules = o.begun.Hash, o.begun.Rules
+	}
 	if err := o.passed(ctx, b); err != nil {
 		return err
 	}
@@ -63,9 +68,12 @@ type writing struct {
 	only    func(*batch.Record) bool // nil: all
 	putOff  func() bool              // asked before the intent is sent; nil: it is sent
 	refused int
-	claimed bool // its keys were claimed when it was decided last, in this round of the index
-	round   int
-	gone    Gone // what was known to be taken when it was decided
+	// claimed: the keys of its records, so many, were claimed when they were looked for
+	// last, in this round of the index; taken is what had rows.
+	claimed       bool
+	looked, round int
+	taken         map[uuid.UUID]dedup.First
+	gone          Gone // what was known to be taken when it was decided
 	// counted is how many records have no fate of their own since retention counted
 	// them.
 	counted int
