@@ -1,6 +1,7 @@
 package crash
 
 import (
+	"context"
 	"encoding/hex"
 	"fmt"
 	"slices"
@@ -8,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"sluice/consumer/internal/batch"
@@ -79,6 +81,89 @@ func (w *world) asOfVersion1(t *testing.T) {
 	h := b.RawHash()
 	in.Hash, in.Rules = hex.EncodeToString(h[:]), 1
 	w.metadata = in.Metadata()
+}
+
+// The head of an open intent's range is deleted from the log. Who wrote the rest had put an
+// intent of the rest in its place, while its INSERT went under the token of the whole: if
+// it crashed too, the next sealed a token that nothing was sent under, and a late INSERT
+// was stored beside its own rows.
+func TestAnIntentWhoseHeadIsGoneIsKept(t *testing.T) {
+	const first, head = 13, 20
+	for _, begun := range []fault{
+		{partition.PointInsert, 2, deadLate, finished}, {partition.PointIntended, 2, freezes, finished}, {partition.PointInsert, 2, crashes, ""},
+	} {
+		for _, second := range []fault{
+			{partition.PointIntended, 1, crashes, ""}, {partition.PointInsert, 1, crashes, ""}, {partition.PointInsert, 1, deadLate, finished},
+			{partition.PointInsert, 1, delayed, finished}, {partition.PointInserted, 1, crashes, ""}, {partition.PointIntended, 1, freezes, finished},
+		} {
+			t.Run(begun.String()+"; "+second.String(), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w := given{fresh: time.Minute, hidden: -1}.world(newMemory())
+					w.before = func(owner int) {
+						if owner == 1 {
+							w.deleteHead(head)
+						}
+					}
+					_ = w.run(t.Context(), begun, second)
+					all, err := w.store.read(t.Context())
+					require.NoError(t, err)
+					for offset, rows := range all[w.id].rows {
+						require.LessOrEqual(t, len(rows), 1, "offset %d, of %d to %d of which the head is gone", offset, first, head)
+					}
+				})
+			})
+		}
+	}
+}
+
+// hooked calls rowsIn, once, before ClickHouse is asked what stands in a range.
+type hooked struct {
+	*memory
+	rowsIn func()
+}
+
+func (h *hooked) RowsIn(ctx context.Context, self topic.Origin, first, last int64) (map[int64]uuid.UUID, error) {
+	if f := h.rowsIn; f != nil {
+		h.rowsIn = nil
+		f()
+	}
+	return h.memory.RowsIn(ctx, self, first, last)
+}
+
+// An owner dies in a re-read, and its INSERT comes after the next has loaded its index and
+// before it reads the range again: nothing is missing then. The index was not told, and a
+// repeat of what had come was a second row.
+func TestWhatARereadFindsWholeIsRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &hooked{memory: newMemory()}
+		w := newWorld("a late mend", m, []line{
+			{offset: 0, key: "a", payload: `{"n":1}`}, {offset: 1, key: "b", payload: `{"n":1}`},
+			{offset: 2, key: "c", payload: `{"n":1}`}, {offset: 3, key: "a", payload: `{"n":1}`},
+		})
+		w.hidden = 3
+		first := w.begin(t.Context(), 0, nil)
+		time.Sleep(10 * time.Second)
+		first.finish()
+		<-first.done
+		require.Len(t, m.rows, 3)
+		m.rows = m.rows[1:] // lost, with its token
+		clear(m.tokens)
+		w.committed, w.metadata = 0, "" // an operator sets the offset back
+		second := w.begin(t.Context(), 1, []fault{{partition.PointInsert, 1, deadLate, "by hand"}})
+		<-second.done
+		require.Len(t, m.rows, 2)
+		m.rowsIn = func() {
+			synctest.Wait() // the index is loaded
+			w.moment("by hand", 2)
+		}
+		third := w.begin(t.Context(), 2, nil)
+		time.Sleep(10 * time.Second)
+		w.reveal()
+		time.Sleep(10 * time.Second)
+		third.finish()
+		<-third.done
+		require.True(t, w.compared(t, nil))
+	})
 }
 
 // The head of the log is deleted under an open intent, while its INSERT runs or

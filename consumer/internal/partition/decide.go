@@ -39,11 +39,16 @@ func (o *Owner) decide(ctx context.Context, w *writing) ([]dedup.Decision, error
 		fate, taken := gone[r]
 		return fate, taken
 	}
-	if !w.claimed || w.compare || len(open) > w.looked { // else what was found stands: nothing was written since
+	looked := w.claimed && !w.compare // then what was found stands: nothing was written since
+	for r := range w.left {
+		_, still := gone[r]
+		looked = looked && still
+	}
+	if !looked {
 		if w.taken, err = o.taken(ctx, w, open); err != nil {
 			return nil, err
 		}
-		w.looked = len(open)
+		w.left = gone
 	}
 	known.First = func(r *batch.Record) (dedup.First, bool) {
 		f, ok := w.taken[r.ID]

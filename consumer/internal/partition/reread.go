@@ -164,7 +164,7 @@ func (o *Owner) walk(ctx context.Context, from, to, last int64, each func(*batch
 // nil, is asked before the intent is sent; where it says so the error is errPutOff,
 // and nothing was done.
 func (o *Owner) mend(ctx context.Context, b *batch.Batch, p *Progress, to int64, only func(*batch.Record) bool, putOff func() bool) error {
-	w := writing{b: b, in: o.horizon(intent.Of(b, o.self.TopicID, o.partitions)), compare: true, only: only, putOff: putOff}
+	w := writing{b: b, first: b.First, in: o.horizon(intent.Of(b, o.self.TopicID, o.partitions)), compare: true, only: only, putOff: putOff}
 	w.in.Reread = to
 	s, err := o.write(ctx, &w)
 	if err != nil {

@@ -21,17 +21,18 @@ func (o *Owner) live(ctx context.Context, b *batch.Batch) error {
 		return err
 	}
 	compare := b.First <= o.compareTo
-	w := writing{b: b, in: o.horizon(intent.Of(b, o.self.TopicID, o.partitions)), compare: compare, live: true}
+	w := writing{b: b, first: b.First, in: o.horizon(intent.Of(b, o.self.TopicID, o.partitions)), compare: compare, live: true}
 	if o.within() && b.First == o.bound.First && !o.begun.Begun(b) && !mutant.On("other-records-not-seen") {
 		if err := o.cut(ctx, b.First, o.next, o.compareTo+1); err != nil {
 			return err
 		}
 		return fmt.Errorf("%w: at offsets %d to %d stand other records than were begun", errAnew, b.First, w.in.Last)
 	}
-	if o.within() && b.First == o.bound.First && !mutant.On("begun-under-another-hash") {
-		// By whatever rules it was begun: whoever finds this intent seals the token that
-		// the INSERT goes under.
+	if o.within() && !mutant.On("begun-under-another-hash") {
+		// As it was begun, by whatever rules, and though its head be gone from the log:
+		// whoever finds this intent seals the token that the INSERT goes under.
 		w.in.Hash, w.in.Rules = o.begun.Hash, o.begun.Rules
+		w.first = o.bound.First
 	}
 	if err := o.passed(ctx, b); err != nil {
 		return err
@@ -62,18 +63,20 @@ func (o *Owner) horizon(in intent.Intent) intent.Intent {
 // writing is one batch on its way: a live one, or one that is read again.
 type writing struct {
 	b       *batch.Batch
+	first   int64 // the offset that its intent is committed at
 	in      intent.Intent
 	compare bool                     // something of it may have been decided before
 	live    bool                     // its range is to be journaled
 	only    func(*batch.Record) bool // nil: all
 	putOff  func() bool              // asked before the intent is sent; nil: it is sent
 	refused int
-	// claimed: the keys of its records, so many, were claimed when they were looked for
-	// last, in this round of the index; taken is what had rows.
-	claimed       bool
-	looked, round int
-	taken         map[uuid.UUID]dedup.First
-	gone          Gone // what was known to be taken when it was decided
+	// claimed: the keys of its records, but for those left out, were claimed when they
+	// were looked for last, in this round of the index; taken is what had rows.
+	claimed bool
+	round   int
+	left    map[*batch.Record]dedup.Fate
+	taken   map[uuid.UUID]dedup.First
+	gone    Gone // what was known to be taken when it was decided
 	// counted is how many records have no fate of their own since retention counted
 	// them.
 	counted int
@@ -105,13 +108,16 @@ func (o *Owner) write(ctx context.Context, w *writing) (sorted, error) {
 		w.leave(decisions)
 		s, lines := o.sort(w.b, decisions), o.entries(w, decisions)
 		if !w.live && len(s.rows) == 0 && len(lines) == 0 {
+			if !mutant.On("whole-range-not-remembered") {
+				o.remember(w, s) // it may have been written after the index was loaded
+			}
 			return s, nil // a range read again of which nothing is missing
 		}
 		if w.refused == 0 && w.putOff != nil && w.putOff() {
 			return s, errPutOff
 		}
 		if w.refused == 0 && !mutant.On("no-intent") && !mutant.On("intent-after-insert") {
-			if err := o.intend(ctx, w.b.First, w.in); err != nil {
+			if err := o.intend(ctx, w.first, w.in); err != nil {
 				return s, err
 			}
 			w.putOff = nil
@@ -152,7 +158,7 @@ func (o *Owner) write(ctx context.Context, w *writing) (sorted, error) {
 			continue
 		}
 		if mutant.On("intent-after-insert") {
-			if err := o.intend(ctx, w.b.First, w.in); err != nil {
+			if err := o.intend(ctx, w.first, w.in); err != nil {
 				return s, err
 			}
 		}
