@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -85,6 +86,50 @@ func ensureTopics(ctx context.Context, admin *kadm.Client, cfg config, w io.Writ
 			return fmt.Errorf("creating the topic %s: %w", t.name, err)
 		default:
 			fmt.Fprintf(w, "%-16s created, %d partitions\n", t.name, t.partitions)
+		}
+	}
+	return awaitTopics(ctx, admin, cfg.Kafka.Topic, cfg.Kafka.DeadLetters, cfg.Kafka.Control)
+}
+
+// topicsBound is how long brokers may take to hear of a topic that was created.
+const topicsBound = 30 * time.Second
+
+// awaitTopics waits until the brokers that are asked know of topics, and of a leader for
+// each of their partitions: one that was created a moment ago is not known everywhere,
+// and a consumer that is started then would be told that there is none.
+func awaitTopics(ctx context.Context, admin *kadm.Client, names ...string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, topicsBound, fmt.Errorf("the brokers do not know of the topics within %s", topicsBound))
+	defer cancel()
+	for {
+		err := topicsKnown(ctx, admin, names)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+func topicsKnown(ctx context.Context, admin *kadm.Client, names []string) error {
+	topics, err := admin.ListTopics(ctx, names...)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		topic, ok := topics[name]
+		if !ok || len(topic.Partitions) == 0 {
+			return fmt.Errorf("the topic %s is not there yet", name)
+		}
+		if topic.Err != nil {
+			return fmt.Errorf("the topic %s: %w", name, topic.Err)
+		}
+		for _, p := range topic.Partitions {
+			if p.Leader < 0 {
+				return fmt.Errorf("partition %d of %s has no leader", p.Partition, name)
+			}
 		}
 	}
 	return nil
