@@ -394,7 +394,7 @@ func TestAStoredKeyIsNeverFree(t *testing.T) {
 					next++
 				}
 				round := x.Round()
-				x.Claim(append(rows, rows[0]), func(r *batch.Record, _ dedup.First, a index.Answer) {
+				x.Claim(slices.Concat(rows, rows[:1]), func(r *batch.Record, _ dedup.First, a index.Answer) {
 					if a == index.Taken {
 						t.Fatalf("key %d was never stored and is called taken", r.Offset)
 					}
