@@ -58,8 +58,8 @@ const (
 //
 // A page holds every key of its minutes that has a row, and those that were claimed,
 // as a fingerprint of 64 bits: it can say for certain that a key is free, and not
-// quite that it is taken. Fingerprints are keyed by a secret of the process: nobody can make
-// events whose fingerprints meet. The rows of the last keys are held exactly,
+// quite that it is taken. Fingerprints are keyed by a secret of the process: nobody
+// can make events whose fingerprints meet. The rows of the last keys are held exactly,
 // so that a retry costs no query either.
 //
 // Why a page that was loaded while its owner went on writing is complete: the
@@ -79,9 +79,9 @@ type Index struct {
 	recent recent
 	batch  uint64
 	demand demand
-	flight *flight // the load under way, nil when there is none
-	round  int     // grows whenever pages come or go
-	probed fingerprint
+	flight *flight       // the load under way, nil when there is none
+	round  int           // grows whenever pages come or go
+	probed fingerprint   // what probe has read, so that it is read
 	gone   map[int32]int // by block, keys it holds of which ClickHouse has no row
 	said   int64         // what the budget was told
 	stats  Stats
