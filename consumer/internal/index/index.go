@@ -63,7 +63,7 @@ const (
 // so that a retry costs no query either.
 //
 // Why a page that was loaded while its owner went on writing is complete: the
-// owner alone writes rows of the partition's keys, and calls Look, Add and Take
+// owner alone writes rows of the partition's keys, and calls Look, Claim, Add, Written and Take
 // from one goroutine. A load begins in Take, and sees the rows whose INSERT was
 // acknowledged before; of every other the owner hears the acknowledgement while
 // the load is under way or later, and calls Add. What is added while it is
